@@ -1,0 +1,143 @@
+"""What a benchmark answers: what training an architecture would have cost and reached.
+
+Accuracies are fractions in [0, 1], times are seconds, parameters and FLOPs are plain counts. Validation accuracy is what a
+search sees; test accuracy is what a report uses; they are never one number under two names.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .spaces.base import Architecture, SearchSpace
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .images import Images, SplitName
+
+Floats = npt.NDArray[np.float64]
+
+
+class Evaluation(NamedTuple):
+    """The answer to one query: one training run of an architecture, as a search sees it.
+
+    Attributes:
+        val_accuracy: validation accuracy after `epochs`.
+        seconds: training plus validation seconds up to then.
+        epochs: epochs trained.
+        curve: float32 `(epochs,)`, read-only: validation accuracy after each of these epochs.
+    """
+
+    val_accuracy: float
+    seconds: float
+    epochs: int
+    curve: npt.NDArray[np.float32]
+
+
+class Curve(NamedTuple):
+    """A learning curve; every field is `(max_epochs,)`. `seconds` is cumulative."""
+
+    train_loss: npt.NDArray[np.float32]
+    train_accuracy: npt.NDArray[np.float32]
+    val_loss: npt.NDArray[np.float32]
+    val_accuracy: npt.NDArray[np.float32]
+    seconds: npt.NDArray[np.float32]
+
+
+class Final(NamedTuple):
+    """What the full schedule reaches, averaged over the benchmark's training seeds: what reports use.
+
+    From `Benchmark.final` every field is a float; from `final_many` every field is float64 `(n,)`.
+    """
+
+    val_accuracy: Any
+    test_accuracy: Any
+    seconds: Any
+    params: Any
+    flops: Any
+
+
+@dataclass(frozen=True)
+class Info:
+    """Where a benchmark's numbers come from."""
+
+    id: str
+    source: str
+    licence: str
+    sha256: str
+    version_history: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Benchmark(ABC):
+    """Answers queries about the architectures of one space under one protocol.
+
+    Attributes:
+        id: versioned id, such as "digits201-v1".
+        space: the architectures it knows.
+        max_epochs: length of the full schedule.
+        info: where its numbers come from.
+    """
+
+    id: str
+    space: SearchSpace
+    max_epochs: int
+    info: Info
+
+    @abstractmethod
+    def query(self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None) -> Evaluation:
+        """What one training run of `arch` for `epochs` (None: the full schedule) costs and reaches.
+
+        Where the benchmark holds several training runs of an architecture, `rng` picks one; without `rng` it is the first.
+
+        Raises:
+            InvalidArchitecture: `arch` is not in the space.
+            ValueError: `epochs` is not in 1..max_epochs.
+        """
+
+    @abstractmethod
+    def final_many(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> Final:
+        """`Final` for many architectures `(n, dimensions)` at once; its fields are arrays `(n,)`."""
+
+    @abstractmethod
+    def curve(self, arch: Architecture, seed: int | None = None) -> Curve:
+        """The full learning curve of the run with this training seed (None: the mean over seeds)."""
+
+    @property
+    @abstractmethod
+    def optimum(self) -> Final:
+        """The best value of each field over the whole space (highest accuracy, lowest cost).
+
+        The best validation and the best test accuracy usually belong to different architectures.
+        """
+
+    def final(self, arch: Architecture) -> Final:
+        """Mean over the training seeds at the full schedule."""
+        return Final(*(float(column[0]) for column in self.final_many([self.space.check(arch)])))
+
+    def query_many(
+        self,
+        archs: Sequence[Architecture] | npt.NDArray[np.integer],
+        epochs: int | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Floats, Floats]:
+        """`query` for many architectures: validation accuracies and seconds, each float64 `(n,)`."""
+        answers = [self.query(tuple(int(x) for x in arch), epochs, rng) for arch in archs]
+        return np.array([a.val_accuracy for a in answers]), np.array([a.seconds for a in answers])
+
+    def network(self, arch: Architecture) -> nn.Module:
+        """The freshly initialised network behind `arch` (initialised from torch's global generator)."""
+        raise NotImplementedError(f"{self.id} has no networks")
+
+    def images(self, split: SplitName) -> Images:
+        """The images that the benchmark's networks were trained, validated or tested on."""
+        raise NotImplementedError(f"{self.id} has no images")
+
+    def __repr__(self) -> str:
+        return f"<{self.id}: {self.space.size} architectures, {self.max_epochs} epochs>"

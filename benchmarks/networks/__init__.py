@@ -1,0 +1,1 @@
+"""Real `torch.nn.Module`s for the architectures of a space, one file per space."""

@@ -1,0 +1,1 @@
+"""Search spaces: pure Python and NumPy, one file per space."""

@@ -1,0 +1,208 @@
+"""A benchmark that looks its answers up in a table of trained networks.
+
+The file is one safetensors file. Architectures that are the same network share a row (a class):
+
+    class_of        int16 or int32 (space ranks,)          class of the architecture at each lexicographic rank
+    train_loss, train_accuracy, val_loss, val_accuracy     float32 (classes, seeds, epochs)
+    seconds         float32 (classes, seeds, epochs)       cumulative training plus validation seconds
+    test_loss, test_accuracy                               float32 (classes, seeds), after the last epoch
+    params, flops   int64 (classes,)
+
+The metadata is one JSON object under the key "nasharness": schema version, space, how it was made.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .base import Benchmark, Curve, Evaluation, Final, Floats, Info
+from .spaces.base import Architecture, InvalidArchitecture, SearchSpace
+
+SCHEMA_VERSION = 1
+_CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
+_ENDS = ("test_loss", "test_accuracy")
+_COUNTS = ("params", "flops")
+
+
+class TableError(ValueError):
+    """A benchmark file that cannot be used: missing, foreign, corrupt, or written by a newer version."""
+
+
+def write_table(
+    path: Path, *, class_of: npt.NDArray[np.integer], columns: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, Any]
+) -> None:
+    """Write a table under a temporary name and move it to `path` when it is complete.
+
+    Raises:
+        TableError: a column is missing, or has another shape than the layout asks for.
+    """
+    from safetensors.numpy import save
+
+    tensors = {"class_of": np.ascontiguousarray(class_of), **{k: np.ascontiguousarray(v) for k, v in columns.items()}}
+    _check_layout(tensors, str(path))
+    text = json.dumps({"schema": SCHEMA_VERSION, **metadata}, sort_keys=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(save(tensors, metadata={"nasharness": text}))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_table(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any], str]:
+    """Columns, metadata and sha256 of a table file.
+
+    Raises:
+        TableError: see there.
+    """
+    import safetensors
+    from safetensors.numpy import load
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TableError(f"cannot read the benchmark file {path}: {error.strerror or error}") from error
+    try:
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length]) if 2 <= length <= len(content) - 8 else {}
+        text = header.get("__metadata__", {}).get("nasharness")
+        tensors = load(content) if text is not None else {}
+    except (safetensors.SafetensorError, ValueError, KeyError, AttributeError) as error:
+        raise TableError(f"{path} is damaged or no safetensors file: {error}") from error
+    if text is None:
+        raise TableError(f"{path} is not a nasharness benchmark file (`nasharness build` makes one)")
+    metadata: dict[str, Any] = json.loads(text)
+    if metadata["schema"] > SCHEMA_VERSION:
+        raise TableError(
+            f"{path} has schema {metadata['schema']}, this version of nasharness reads up to {SCHEMA_VERSION}: upgrade nasharness"
+        )
+    _check_layout(tensors, str(path))
+    return tensors, metadata, hashlib.sha256(content).hexdigest()
+
+
+def _check_layout(tensors: Mapping[str, npt.NDArray[Any]], where: str) -> None:
+    if missing := {"class_of", *_CURVES, *_ENDS, *_COUNTS} - set(tensors):
+        raise TableError(f"{where}: columns are missing: {', '.join(sorted(missing))}")
+    shape = tensors["val_accuracy"].shape
+    expected = {"class_of": tensors["class_of"].shape[:1]}
+    expected |= dict.fromkeys(_CURVES, shape) | dict.fromkeys(_ENDS, shape[:2]) | dict.fromkeys(_COUNTS, shape[:1])
+    for name, wanted in expected.items():
+        if tensors[name].shape != wanted or len(shape) != 3 or 0 in shape:
+            raise TableError(f"{where}: column {name} has shape {tensors[name].shape}, expected {wanted}")
+    if tensors["class_of"].min() < 0 or tensors["class_of"].max() >= shape[0]:
+        raise TableError(f"{where}: class_of points outside the {shape[0]} classes")
+
+
+class TableBenchmark(Benchmark):
+    """A benchmark over a table.
+
+    Args:
+        id: versioned id.
+        space: the space whose ranks the table's `class_of` follows.
+        columns: the arrays of the file, see the head of this module.
+        info: where the numbers come from.
+
+    A query without `epochs` returns the validation accuracy after the last epoch and costs the whole run. A benchmark
+    subclass that has networks and images overrides `network` and `images`.
+    """
+
+    def __init__(self, id: str, space: SearchSpace, columns: Mapping[str, npt.NDArray[Any]], info: Info) -> None:
+        self.id = id
+        self.space = space
+        self.info = info
+        self._columns = dict(columns)
+        for array in self._columns.values():
+            array.flags.writeable = False  # a query hands out views
+        n_classes, self.n_seeds, self.max_epochs = columns["val_accuracy"].shape
+        # Plain lists: one look-up is several times faster than indexing an array.
+        self._class_of: list[int] = columns["class_of"].tolist()
+        self._values: list[list[float]] = columns["val_accuracy"][:, :, -1].tolist()
+        self._costs: list[list[float]] = columns["seconds"][:, :, -1].tolist()
+        self._weights = [int(np.prod(space.cardinalities[d + 1 :], dtype=np.int64)) for d in range(len(space.cardinalities))]
+        if len(self._class_of) != int(np.prod(space.cardinalities, dtype=np.int64)):
+            raise TableError(f"{id}: the table has {len(self._class_of)} ranks, {space.name} has another number")
+
+    def _row(self, arch: Architecture) -> int:
+        rank = 0
+        for choice, weight in zip(arch, self._weights, strict=True):
+            rank += choice * weight
+        return self._class_of[rank]
+
+    def query(self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None) -> Evaluation:
+        if not self.space.is_valid(arch):
+            self.space.check(arch)
+            raise InvalidArchitecture(f"{arch!r} is not an architecture of {self.space.name}")
+        row = self._row(arch)
+        seed = int(rng.random() * self.n_seeds) if rng is not None and self.n_seeds > 1 else 0
+        curves = self._columns["val_accuracy"]
+        if epochs is None or epochs == self.max_epochs:
+            return Evaluation(self._values[row][seed], self._costs[row][seed], self.max_epochs, curves[row, seed])
+        self._check_epochs(epochs)
+        curve = curves[row, seed, :epochs]
+        return Evaluation(float(curve[-1]), float(self._columns["seconds"][row, seed, epochs - 1]), epochs, curve)
+
+    def _check_epochs(self, epochs: int) -> None:
+        if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or not 1 <= epochs <= self.max_epochs:
+            raise ValueError(f"epochs must be a whole number in 1..{self.max_epochs} for {self.id}, not {epochs!r}")
+
+    def _rows(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
+        choices = np.asarray(archs, dtype=np.int64).reshape(-1, len(self._weights))
+        if len(choices) and not (((choices >= 0) & (choices < self.space.cardinalities)).all()):
+            bad = ((choices < 0) | (choices >= self.space.cardinalities)).any(axis=1).argmax()
+            self.space.check(choices[bad])
+        return self._columns["class_of"][choices @ np.asarray(self._weights)].astype(np.intp)
+
+    def query_many(
+        self,
+        archs: Sequence[Architecture] | npt.NDArray[np.integer],
+        epochs: int | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Floats, Floats]:
+        epochs = self.max_epochs if epochs is None else epochs
+        self._check_epochs(epochs)
+        rows = self._rows(archs)
+        many = rng is not None and self.n_seeds > 1
+        seeds = (rng.random(len(rows)) * self.n_seeds).astype(np.intp) if many and rng is not None else np.zeros_like(rows)
+        cells = (rows, seeds, epochs - 1)
+        return self._columns["val_accuracy"][cells].astype(float), self._columns["seconds"][cells].astype(float)
+
+    def curve(self, arch: Architecture, seed: int | None = None) -> Curve:
+        if seed is not None and not 0 <= seed < self.n_seeds:
+            raise ValueError(f"{self.id} has the training runs 0..{self.n_seeds - 1}, not {seed!r}")
+        row = self._row(self.space.check(arch))
+        pick = (lambda a: a[row].mean(axis=0)) if seed is None else (lambda a: a[row, seed])
+        return Curve(*(pick(self._columns[name]) for name in _CURVES))
+
+    @functools.cached_property
+    def _finals(self) -> Final:
+        """`Final` of every class, each field float64 `(classes,)`."""
+        c = self._columns
+        return Final(
+            c["val_accuracy"][:, :, -1].mean(axis=1, dtype=float),
+            c["test_accuracy"].mean(axis=1, dtype=float),
+            c["seconds"][:, :, -1].mean(axis=1, dtype=float),
+            c["params"].astype(float),
+            c["flops"].astype(float),
+        )
+
+    def final_many(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> Final:
+        rows = self._rows(archs)
+        return Final(*(column[rows] for column in self._finals))
+
+    @functools.cached_property
+    def _optimum(self) -> Final:
+        f = self._finals
+        return Final(*(float(np.nanmax(c)) for c in f[:2]), *(float(np.nanmin(c)) for c in f[2:]))
+
+    @property
+    def optimum(self) -> Final:
+        return self._optimum

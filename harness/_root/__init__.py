@@ -1,0 +1,91 @@
+"""nasharness: compare neural architecture search strategies reproducibly, on benchmarks of really trained networks.
+
+    import nasharness as nh
+
+    study = nh.compare(["random_search", "regularized_evolution"], "digits201", nh.Budget(evaluations=300), repetitions=20)
+    study.report("report/")
+
+The names below are loaded when they are first used, so importing the package is quick and never loads torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .benchmarks.base import Benchmark, Curve, Evaluation, Final
+    from .benchmarks.spaces.base import Architecture, InvalidArchitecture, SearchSpace
+    from .benchmarks.table import TableBenchmark
+    from .harness.core import Budget, Proposal, Trial
+    from .harness.registry import load
+    from .harness.run import Run, RunError, run
+    from .harness.study import Study, StudyError, compare
+    from .harness.testing import CheckError, check
+    from .optimizers.base import Optimizer, SearchFinished
+
+_WHERE = {
+    "Architecture": ".benchmarks.spaces.base",
+    "Benchmark": ".benchmarks.base",
+    "Budget": ".harness.core",
+    "CheckError": ".harness.testing",
+    "Curve": ".benchmarks.base",
+    "Evaluation": ".benchmarks.base",
+    "Final": ".benchmarks.base",
+    "InvalidArchitecture": ".benchmarks.spaces.base",
+    "Optimizer": ".optimizers.base",
+    "Proposal": ".harness.core",
+    "Run": ".harness.run",
+    "RunError": ".harness.run",
+    "SearchFinished": ".optimizers.base",
+    "SearchSpace": ".benchmarks.spaces.base",
+    "Study": ".harness.study",
+    "StudyError": ".harness.study",
+    "TableBenchmark": ".benchmarks.table",
+    "Trial": ".harness.core",
+    "check": ".harness.testing",
+    "compare": ".harness.study",
+    "load": ".harness.registry",
+    "run": ".harness.run",
+}
+
+__all__ = [
+    "Architecture",
+    "Benchmark",
+    "Budget",
+    "CheckError",
+    "Curve",
+    "Evaluation",
+    "Final",
+    "InvalidArchitecture",
+    "Optimizer",
+    "Proposal",
+    "Run",
+    "RunError",
+    "SearchFinished",
+    "SearchSpace",
+    "Study",
+    "StudyError",
+    "TableBenchmark",
+    "Trial",
+    "check",
+    "compare",
+    "load",
+    "run",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("nasharness")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'nasharness' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_WHERE[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -1,0 +1,5 @@
+"""`python -m nasharness` is the `nasharness` command."""
+
+from .harness.cli import main
+
+main()

@@ -1,0 +1,367 @@
+"""The `nasharness` command.
+
+Exit codes: 0 done; 1 some runs, checks or cells failed; 2 wrong usage or input; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from .core import Budget
+    from .study import Study
+
+DEFAULT_OPTIMIZERS = "random_search,regularized_evolution,local_search"
+
+app = typer.Typer(
+    name="nasharness",
+    help="Compare neural architecture search strategies on benchmarks of really trained networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+def main() -> None:
+    """Entry point: run a command, and turn the errors that a user can mend into one message and an exit code."""
+    from ..benchmarks.build import BuildError
+    from ..benchmarks.table import TableError
+    from .registry import RegistryError
+    from .run import RunError
+    from .store import StoreError
+
+    try:
+        app()
+    except (RegistryError, StoreError, TableError, ValueError) as error:
+        _fail(str(error), 2)
+    except (RunError, BuildError) as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"nasharness: {message}\n")
+    raise SystemExit(code)
+
+
+@contextmanager
+def _progress(description: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with an ETA on standard error, from the first second on; `update(done, total)` moves it."""
+    if quiet:
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "eta", TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=None)
+        last = 0.0
+
+        def update(done: int, total: int) -> None:
+            nonlocal last
+            bar.update(task, completed=done, total=total)
+            if not console.is_terminal and (done == total or time.monotonic() - last > 30):  # a log, not a screen
+                last = time.monotonic()
+                console.print(f"{description}: {done} of {total}")
+
+        yield update
+
+
+def _print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for i, header in enumerate(headers):
+        table.add_column(header, justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:  # a pipe or a file: as wide as the table needs
+        console = Console(width=200)
+    console.print(table)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(installed("nasharness"))
+        raise typer.Exit
+
+
+@app.command("list")
+def list_command(
+    group: Annotated[str | None, typer.Argument(help="benchmarks, optimizers, proxies or predictors; all if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List what is installed."""
+    from .registry import GROUPS, RegistryError, entry_points
+
+    if group is not None and group not in GROUPS:
+        raise RegistryError(f"unknown group {group!r}: choose from {', '.join(GROUPS)}")
+    found = {g: {name: point.value for name, point in entry_points(g).items()} for g in GROUPS if group in (None, g)}
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    for name, entries in found.items():
+        typer.echo(f"{name}:" + ("" if entries else " none installed"))
+        for entry, target in entries.items():
+            typer.echo(f"  {entry:<28} {target}")
+
+
+@app.command()
+def compare(
+    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="A file with these options as keys.")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Benchmark id. [default: digits201]")] = None,
+    optimizers: Annotated[str | None, typer.Option(help=f"Comma-separated ids. [default: {DEFAULT_OPTIMIZERS}]")] = None,
+    repetitions: Annotated[int | None, typer.Option(help="Runs per optimizer. [default: 20]")] = None,
+    budget: Annotated[str | None, typer.Option(help="Of each run: '300' evaluations, '20000s', '2h', '2h,300'. [default: 300]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: 0]")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes. [default: all cores, at most one per 20 runs]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of results and report. [default: nasharness-results/NAME]")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Compare optimizers on a benchmark and write a report.
+
+    A comparison that was interrupted goes on where it stopped when the same command is given again.
+    """
+    from .registry import split_ids
+    from .study import StudyError
+    from .study import compare as run_study
+
+    settings = {**_DEFAULTS, **(_read_toml(study) if study else {})}
+    given = {
+        "benchmark": benchmark,
+        "optimizers": split_ids(optimizers) if optimizers is not None else None,
+        "repetitions": repetitions,
+        "budget": budget,
+        "seed": seed,
+        "jobs": jobs,
+        "out": str(out) if out else None,
+    }
+    settings.update({key: value for key, value in given.items() if value is not None})
+    parsed = _budget(settings["budget"])
+    folder = Path(settings["out"] or _default_folder(settings))
+    wanted_jobs = settings["jobs"]
+    if wanted_jobs is None:  # a worker takes about a second to start, and twenty runs rarely take longer
+        wanted_jobs = min(os.cpu_count() or 1, max(1, len(settings["optimizers"]) * settings["repetitions"] // 20))
+    failure: StudyError | None = None
+    try:
+        with _progress(f"{settings['benchmark']}", quiet or as_json) as update:
+            finished = run_study(
+                settings["optimizers"],
+                settings["benchmark"],
+                parsed,
+                repetitions=settings["repetitions"],
+                seed=settings["seed"],
+                jobs=wanted_jobs,
+                out=folder,
+                progress=update,
+            )
+    except KeyboardInterrupt:
+        _interrupted(folder)
+    except StudyError as error:
+        failure, finished = error, error.study
+    if finished.runs:
+        _report(finished, folder, quiet, as_json)
+    if failure is not None:
+        _fail(str(failure), 1)
+
+
+_DEFAULTS: dict[str, Any] = {
+    "benchmark": "digits201",
+    "optimizers": DEFAULT_OPTIMIZERS.split(","),
+    "repetitions": 20,
+    "budget": "300",
+    "seed": 0,
+    "jobs": None,
+    "out": None,
+}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    import difflib
+    import tomllib
+
+    from .registry import split_ids
+
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
+    for key, value in settings.items():
+        if key not in _DEFAULTS:
+            close = difflib.get_close_matches(key, _DEFAULTS, n=1)
+            raise ValueError(f"{path}: unknown key {key!r}" + (f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(_DEFAULTS)}"))
+        kind = {"optimizers": list | str, "repetitions": int, "seed": int, "jobs": int, "budget": str | int}.get(key, str)
+        if not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
+            raise ValueError(f"{path}: {key} has the wrong type: {value!r}")
+    if isinstance(settings.get("optimizers"), str):
+        settings["optimizers"] = split_ids(settings["optimizers"])
+    return settings
+
+
+def _budget(text: Any) -> Budget:
+    from .core import Budget
+
+    return Budget.parse(str(text))
+
+
+def _default_folder(settings: dict[str, Any]) -> Path:
+    """A folder named after the specification, so that the same command goes on with its own results."""
+    import hashlib
+
+    key = json.dumps([settings[k] for k in ("benchmark", "optimizers", "budget", "seed")])
+    name = settings["benchmark"].replace("/", "-").replace(":", "-")
+    return Path("nasharness-results") / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+
+def _interrupted(folder: Path) -> NoReturn:
+    from .store import Store, StoreError
+
+    try:
+        with Store(folder, create=False) as store:
+            count = len(store.finished())
+    except StoreError:
+        count = 0
+    _fail(
+        f"interrupted. {count} finished runs are kept in {folder}; to go on, give the same command again:\n"
+        f"  nasharness {shlex.join(sys.argv[1:])}",
+        130,
+    )
+
+
+def _report(study: Study, folder: Path, quiet: bool, as_json: bool) -> None:
+    with _progress("report", True):
+        page = study.report(folder)
+    if as_json:
+        import dataclasses
+
+        typer.echo(json.dumps({"report": str(page), "summary": _plain(dataclasses.asdict(study.summary()))}, indent=2))
+    elif not quiet:
+        summary = study.summary()
+        headers, rows = summary.rows_for_display()
+        _print_table(headers, rows, title=f"{study.benchmark.id}, {study.specification['repetitions']} repetitions")
+        for sentence in summary.verdicts():
+            typer.echo(sentence)
+        typer.echo(f"Report: {page}")
+
+
+def _plain(value: Any) -> Any:
+    """JSON knows no NaN: undefined numbers become null."""
+    if isinstance(value, float) and value != value:
+        return None
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that `nasharness compare` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the report. [default: the folder itself]")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write the report of a study again."""
+    from .study import Study
+
+    _report(Study.open(folder), out or folder, quiet, as_json)
+
+
+@app.command()
+def check(
+    optimizer: Annotated[str, typer.Argument(help="An id, or package.module:Class.")],
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Hold an optimizer to the conformance suite, and say what to fix."""
+    from .testing import run_checks
+
+    results = run_checks(optimizer)
+    failed = [r for r in results if r.problem is not None]
+    if as_json:
+        typer.echo(json.dumps({"optimizer": optimizer, "passed": not failed, "checks": {r.name: r.problem for r in results}}, indent=2))
+    elif not quiet:
+        for r in results:
+            typer.echo(f"{'ok  ' if r.problem is None else 'FAIL'} {r.name}" + (f"\n       {r.problem}" if r.problem else ""))
+        typer.echo(f"{optimizer}: {len(results) - len(failed)} of {len(results)} checks passed")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def build(
+    out: Annotated[Path, typer.Option(help="The benchmark file to write, NAME.safetensors.")],
+    space: Annotated[str, typer.Option(help="Search space.")] = "nasbench201",
+    images: Annotated[str, typer.Option(help="Image task: digits or cluttered-digits.")] = "cluttered-digits",
+    seeds: Annotated[str, typer.Option(help="Training seeds, comma-separated.")] = "0",
+    epochs: Annotated[int, typer.Option(help="Epochs of each training run.")] = 6,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Of the first step; it falls to zero along a cosine.")] = 0.1,
+    channels: Annotated[int, typer.Option(help="Channels of the first stage.")] = 8,
+    cells: Annotated[int, typer.Option(help="Cells per stage.")] = 1,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes, one thread each. [default: all cores]")] = None,
+    limit: Annotated[int | None, typer.Option(help="Train only so many networks per seed and write no file: a trial.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train every network of a space and write a benchmark file.
+
+    It can be stopped at any moment: finished networks are kept beside the file, and the same command goes on.
+    """
+    from ..benchmarks.build import BuildSpec, build_locally
+    from ..benchmarks.schedule import Schedule
+
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs must be at least 1, not {jobs}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit must be at least 1, not {limit}")
+    if out.suffix != ".safetensors":
+        raise ValueError(f"--out must end in .safetensors, not {out.name!r}")
+    try:
+        numbers = tuple(int(s) for s in seeds.split(","))
+    except ValueError:
+        raise ValueError(f"--seeds must be whole numbers joined by commas, not {seeds!r}") from None
+    schedule = Schedule(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    spec = BuildSpec(images=images, seeds=numbers, channels=channels, cells=cells, schedule=schedule, space=space)
+    try:
+        with _progress("networks trained", quiet) as update:
+            path = build_locally(
+                spec, out, jobs=jobs or os.cpu_count() or 1, limit=limit, progress=lambda done, total, failed: update(done, total)
+            )
+    except KeyboardInterrupt:
+        _fail(
+            f"interrupted. Finished networks are kept in {out}.journal; to go on, give the same command again:\n"
+            f"  nasharness {shlex.join(sys.argv[1:])}",
+            130,
+        )
+    if not quiet:
+        typer.echo(f"Wrote {path}" if path else f"Trained {limit} networks per seed; they are kept in {out}.journal")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The words of nasharness as types: what travels between an optimizer, a benchmark and the harness.
+
+Nothing here depends on the rest of the package but the definition of an architecture, so optimizers may import it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..benchmarks.spaces.base import Architecture
+
+Status: TypeAlias = Literal["complete", "stopped", "failed"]
+STATUSES: tuple[Status, ...] = ("complete", "stopped", "failed")
+
+
+class Proposal(NamedTuple):
+    """What an optimizer asks for.
+
+    Attributes:
+        arch: the architecture to evaluate.
+        epochs: how long to train it; None means the benchmark's full schedule.
+    """
+
+    arch: Architecture
+    epochs: int | None = None
+
+
+class Trial(NamedTuple):
+    """A proposal with its outcome.
+
+    Attributes:
+        arch: the architecture that was evaluated.
+        value: validation accuracy that the search sees, a fraction in [0, 1], higher is better; NaN if it failed.
+        seconds: simulated training seconds that it cost.
+        epochs: epochs really trained.
+        curve: validation accuracy after each of these epochs, `(epochs,)`, read-only; empty where there is none.
+        status: `complete`, `stopped` (by an early-stopping rule) or `failed`.
+    """
+
+    arch: Architecture
+    value: float
+    seconds: float
+    epochs: int
+    curve: npt.NDArray[np.float32]
+    status: Status = "complete"
+
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BUDGET = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a run ends: after so many simulated seconds, so many evaluations, or whichever comes first.
+
+    A trial that would end after the budget's seconds is not part of the run: nobody would have seen its result in time.
+    The optimizer's own computing time is measured and reported, but not taken from the budget, so that a run is the same
+    on a slow and on a fast machine.
+
+    Raises:
+        ValueError: no limit, or one that is not positive (seconds also have to be finite).
+    """
+
+    seconds: float | None = None
+    evaluations: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is None and self.evaluations is None:
+            raise ValueError("a budget needs seconds, evaluations or both, such as Budget(seconds=20_000)")
+        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ValueError(f"a budget's seconds must be positive and finite, not {self.seconds!r}")
+        if self.evaluations is not None and (
+            isinstance(self.evaluations, bool) or int(self.evaluations) != self.evaluations or self.evaluations < 1
+        ):
+            raise ValueError(f"a budget's evaluations must be a whole number from 1, not {self.evaluations!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read '20000s', '2h', '300' or '300 evaluations', or two of them joined by a comma.
+
+        Raises:
+            ValueError: anything else.
+        """
+        seconds: float | None = None
+        evaluations: int | None = None
+        for part in text.split(","):
+            match = _BUDGET.fullmatch(part)
+            unit = match[2].lower() if match else ""
+            if match and unit in _SECONDS and seconds is None:
+                seconds = float(match[1]) * _SECONDS[unit]
+            elif match and unit in ("", "evaluations", "evals", "trials") and evaluations is None and match[1].isdigit():
+                evaluations = int(match[1])
+            else:
+                raise ValueError(
+                    f"cannot read the budget {text!r}: write seconds as '20000s' or '2h', evaluations as '300', or both as '2h,300'"
+                )
+        return cls(seconds=seconds, evaluations=evaluations)
+
+    def __str__(self) -> str:
+        parts = [f"{self.seconds:g}s"] if self.seconds is not None else []
+        parts += [f"{self.evaluations}"] if self.evaluations is not None else []
+        return ",".join(parts)

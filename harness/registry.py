@@ -1,0 +1,197 @@
+"""From the id that a user types to the thing it names.
+
+Ours and everybody else's are registered the same way, by entry points in the groups `nasharness.benchmarks`, `.optimizers`,
+`.proxies` and `.predictors`; nothing is imported before it is used. Wherever an id is accepted, so is
+`package.module:Name`.
+
+An optimizer may carry hyper-parameters:
+
+    regularized_evolution
+    regularized_evolution@nats                       a preset of the class
+    regularized_evolution(population=50, sample=5)   explicit values
+    my_package.my_module:MyOptimizer(depth=3)
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..benchmarks.base import Benchmark
+    from ..benchmarks.spaces.base import SearchSpace
+    from ..optimizers.base import Optimizer
+
+Group = Literal["benchmarks", "optimizers", "proxies", "predictors"]
+GROUPS: tuple[Group, ...] = ("benchmarks", "optimizers", "proxies", "predictors")
+
+
+class RegistryError(ValueError):
+    """An id that names nothing, or something of the wrong kind; the message says what to type instead."""
+
+
+@functools.cache
+def entry_points(group: Group) -> Mapping[str, metadata.EntryPoint]:
+    """The registered names of a group, sorted."""
+    found = {point.name: point for point in metadata.entry_points(group=f"nasharness.{group}")}
+    return dict(sorted(found.items()))
+
+
+def resolve(group: Group, name: str) -> Any:
+    """The object registered under `name`, or found at `package.module:Name`.
+
+    Raises:
+        RegistryError: there is none, or importing it failed.
+    """
+    if ":" in name:
+        return _import(name)
+    points = entry_points(group)
+    if name in points:
+        return points[name].load()
+    versions = [known for known in points if re.fullmatch(re.escape(name) + r"-v\d+", known)]
+    if versions:  # "digits201" is the newest "digits201-vN"
+        return points[max(versions, key=lambda known: int(known.rsplit("v", 1)[1]))].load()
+    close = difflib.get_close_matches(name, points, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(points) or 'none installed'}."
+    raise RegistryError(f"unknown {_singular(group)} {name!r}: {hint} A class of your own is 'package.module:Class'.")
+
+
+def _singular(group: Group) -> str:
+    return {"proxies": "proxy"}.get(group, group[:-1])
+
+
+def _import(name: str) -> Any:
+    module_name, _, attribute = name.partition(":")
+    if os.getcwd() not in sys.path:  # a console script does not have the current folder on its path, `python -m` does
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module_name.split(".")[0] == error.name.split(".")[0]:
+            raise RegistryError(
+                f"cannot import {module_name!r} for {name!r}: there is no such module in {os.getcwd()} or among the installed packages"
+            ) from error
+        raise RegistryError(f"importing {module_name!r} for {name!r} failed: {error}") from error
+    except Exception as error:
+        raise RegistryError(f"importing {module_name!r} for {name!r} failed: {type(error).__name__}: {error}") from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            close = difflib.get_close_matches(part, dir(found), n=1)
+            raise RegistryError(f"{module_name!r} has no {part!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        found = getattr(found, part)
+    return found
+
+
+def load(name: str) -> Benchmark:
+    """Open the benchmark with this id: `load("digits201")`.
+
+    Raises:
+        RegistryError: unknown id, or not a benchmark.
+    """
+    from ..benchmarks.base import Benchmark
+
+    opened = resolve("benchmarks", name)
+    if not isinstance(opened, Benchmark):
+        if not callable(opened):
+            raise RegistryError(f"{name!r} is a {type(opened).__name__}; a benchmark is a Benchmark or a function that returns one")
+        opened = opened()
+    if not isinstance(opened, Benchmark):
+        raise RegistryError(f"{name!r} gave a {type(opened).__name__}, not a nasharness.Benchmark")
+    return opened
+
+
+_SPEC = re.compile(r"(?P<target>[^@()\s]+)(?:@(?P<preset>\w+))?\s*(?:\((?P<parameters>.*)\))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimizer with its hyper-parameters, before it meets a space and a generator.
+
+    Attributes:
+        label: how the user named it; it seeds the runs and heads the reports.
+        factory: the class.
+        parameters: keyword arguments beyond space and generator.
+    """
+
+    label: str
+    factory: type[Optimizer]
+    parameters: Mapping[str, Any]
+
+    def make(self, space: SearchSpace, rng: np.random.Generator) -> Optimizer:
+        return self.factory(space, rng, **self.parameters)
+
+
+def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> OptimizerSpec:
+    """Read an optimizer id, or wrap a class.
+
+    Raises:
+        RegistryError: unknown id, not an Optimizer class, an unknown preset, or parameters that its constructor does not take.
+    """
+    from ..optimizers.base import Optimizer
+
+    if isinstance(optimizer, OptimizerSpec):
+        return optimizer
+    parameters: dict[str, Any] = {}
+    if isinstance(optimizer, str):
+        match = _SPEC.fullmatch(optimizer.strip())
+        if match is None:
+            raise RegistryError(f"cannot read the optimizer {optimizer!r}: write name, name@preset or name(parameter=value)")
+        factory = resolve("optimizers", match["target"])
+        label = match["target"]
+    else:
+        match, factory = None, optimizer
+        label = getattr(optimizer, "__name__", repr(optimizer))
+    if not (isinstance(factory, type) and issubclass(factory, Optimizer)):
+        raise RegistryError(f"{label!r} is {factory!r}, not a subclass of nasharness.Optimizer")
+    if match is not None and match["preset"]:
+        if match["preset"] not in factory.presets:
+            known = ", ".join(factory.presets) or "none"
+            raise RegistryError(f"{label} has no preset {match['preset']!r}; it has: {known}")
+        parameters |= factory.presets[match["preset"]]
+        label += f"@{match['preset']}"
+    if match is not None and match["parameters"]:
+        explicit = _keywords(match["parameters"], label)
+        parameters |= explicit
+        label += f"({', '.join(f'{k}={v!r}' for k, v in sorted(explicit.items()))})"
+    try:
+        inspect.signature(factory).bind(None, None, **parameters)
+    except TypeError as error:
+        takes = [p for p in inspect.signature(factory).parameters][2:]
+        raise RegistryError(f"{label}: {error}; its hyper-parameters are: {', '.join(takes) or 'none'}") from error
+    return OptimizerSpec(label, factory, parameters)
+
+
+def _keywords(text: str, label: str) -> dict[str, Any]:
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        if call.args or any(keyword.arg is None for keyword in call.keywords):
+            raise ValueError("hyper-parameters are given by name")
+        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise RegistryError(f"cannot read the hyper-parameters ({text}) of {label}: {error}") from error
+
+
+def split_ids(text: str) -> list[str]:
+    """Split a comma-separated list of ids, leaving commas inside parentheses alone."""
+    parts, depth, part = [], 0, ""
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and depth == 0:
+            parts.append(part)
+            part = ""
+        else:
+            part += character
+    return [stripped for p in (*parts, part) if (stripped := p.strip())]

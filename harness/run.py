@@ -1,0 +1,265 @@
+"""One run: one optimizer on one benchmark with one seed, everything recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..benchmarks.spaces.base import Architecture, InvalidArchitecture
+from .core import STATUSES, Budget, Proposal, Trial
+from .registry import OptimizerSpec, load, optimizer_spec
+
+if TYPE_CHECKING:
+    from ..benchmarks.base import Benchmark
+    from ..optimizers.base import Optimizer
+
+MAX_EVALUATIONS = 5_000_000
+"""Where a run without a limit on evaluations is ended: an optimizer whose proposals cost nothing would go on for ever."""
+
+
+class RunError(RuntimeError):
+    """A run that could not be finished; the message names the optimizer, the trial and the reason."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a run by column, in the order in which they were told.
+
+    Attributes:
+        arch: int16 `(n, dimensions)`.
+        value: float64 `(n,)`, the validation accuracy that the search saw; NaN where the trial failed.
+        seconds: float64 `(n,)`, simulated seconds of each trial.
+        epochs: int32 `(n,)`.
+        status: int8 `(n,)`, an index into `STATUSES`.
+        optimizer_seconds: float64 `(n,)`, measured seconds that the optimizer's own ask and tell took. The only column that
+            differs from one machine to the next.
+    """
+
+    arch: npt.NDArray[np.int16]
+    value: npt.NDArray[np.float64]
+    seconds: npt.NDArray[np.float64]
+    epochs: npt.NDArray[np.int32]
+    status: npt.NDArray[np.int8]
+    optimizer_seconds: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+
+TrialsColumn = Literal["arch", "value", "seconds", "epochs", "status", "optimizer_seconds"]
+COLUMNS: tuple[TrialsColumn, ...] = ("arch", "value", "seconds", "epochs", "status", "optimizer_seconds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The record of one run.
+
+    Attributes:
+        optimizer: label of the optimizer.
+        benchmark: id of the benchmark.
+        seed: study seed.
+        repetition: number of the run within its study.
+        trials: what was evaluated.
+        finished_early: the optimizer had nothing left to propose before the budget ended.
+    """
+
+    optimizer: str
+    benchmark: str
+    seed: int
+    repetition: int
+    trials: Trials
+    finished_early: bool = False
+
+    @cached_property
+    def incumbents(self) -> npt.NDArray[np.intp]:
+        """Index of the best trial so far after each trial, `(n,)`; -1 before the first that did not fail.
+
+        The first of equally good trials stays.
+        """
+        value = np.where(np.isnan(self.trials.value), -np.inf, self.trials.value)
+        best = np.maximum.accumulate(value)
+        improved = np.concatenate(([True], best[1:] > best[:-1])) & np.isfinite(best)
+        return np.maximum.accumulate(np.where(improved, np.arange(len(value)), -1))
+
+    @property
+    def incumbent(self) -> Architecture | None:
+        """The architecture with the best value that the search saw; None if every trial failed."""
+        last = int(self.incumbents[-1])
+        return None if last < 0 else tuple(self.trials.arch[last].tolist())
+
+    @cached_property
+    def gpu_seconds(self) -> npt.NDArray[np.float64]:
+        """GPU time at the end of each trial, `(n,)`: simulated seconds plus the optimizer's own."""
+        return np.cumsum(self.trials.seconds + self.trials.optimizer_seconds)
+
+    @property
+    def simulated_seconds(self) -> float:
+        return float(self.trials.seconds.sum())
+
+    @property
+    def optimizer_seconds(self) -> float:
+        return float(self.trials.optimizer_seconds.sum())
+
+    def regret(self, benchmark: Benchmark, split: Literal["test", "validation"] = "test") -> npt.NDArray[np.float64]:
+        """The incumbent's regret after each trial, a fraction, `(n,)`; NaN while there is no incumbent.
+
+        `optimum - final(incumbent)` on the split, where both are means over the benchmark's training runs. The incumbent is
+        chosen by what the search saw, never by the split that is reported.
+        """
+        field = operator.attrgetter("test_accuracy" if split == "test" else "val_accuracy")
+        chosen, position = np.unique(self.incumbents, return_inverse=True)
+        accuracies = np.full(len(chosen), np.nan)
+        known = chosen >= 0
+        if known.any():
+            accuracies[known] = field(benchmark.final_many(self.trials.arch[chosen[known]]))
+        return np.asarray(field(benchmark.optimum) - accuracies[position], dtype=np.float64)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything but measured seconds: equal for equal specifications, on any machine."""
+        digest = hashlib.sha256(repr((self.optimizer, self.benchmark, self.seed, self.repetition)).encode())
+        for name in COLUMNS[:-1]:
+            digest.update(np.ascontiguousarray(getattr(self.trials, name)).tobytes())
+        return digest.hexdigest()
+
+
+def generators(seed: int, benchmark: str, optimizer: str, repetition: int) -> tuple[np.random.Generator, np.random.Generator]:
+    """The two generators of a run: the optimizer's and the benchmark's (which trained network answers a query).
+
+    They depend on these four values alone, so a run is the same alone, in a study, in any order and in any process.
+    """
+    if isinstance(seed, bool) or int(seed) != seed or seed < 0 or repetition < 0:
+        raise ValueError(f"seed and repetition must be whole numbers from 0, not {seed!r} and {repetition!r}")
+    words = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") for text in (benchmark, optimizer)]
+    for_optimizer, for_benchmark = np.random.SeedSequence((int(seed), *words, int(repetition))).spawn(2)
+    return np.random.default_rng(for_optimizer), np.random.default_rng(for_benchmark)
+
+
+def run(
+    optimizer: str | type[Optimizer] | OptimizerSpec,
+    benchmark: str | Benchmark,
+    budget: Budget,
+    *,
+    seed: int = 0,
+    repetition: int = 0,
+) -> Run:
+    """Run one optimizer until the budget ends.
+
+    Args:
+        optimizer: an id, such as "regularized_evolution@nats", or a class.
+        benchmark: an id, such as "digits201", or an opened benchmark.
+        budget: when to stop.
+        seed, repetition: what the run's generators are derived from, beside the two ids.
+
+    Raises:
+        RegistryError: an unknown id.
+        RunError: the optimizer raised, proposed something outside the space or never stopped, or the budget is too small
+            for a single trial.
+    """
+    spec = optimizer_spec(optimizer)
+    opened = load(benchmark) if isinstance(benchmark, str) else benchmark
+    for_optimizer, for_benchmark = generators(seed, opened.id, spec.label, repetition)
+    where = f"{spec.label} on {opened.id}, repetition {repetition}"
+    try:
+        instance = spec.make(opened.space, for_optimizer)
+    except Exception as error:
+        raise RunError(f"{where}: the optimizer could not be made: {type(error).__name__}: {error}") from error
+    trials, finished_early = _loop(instance, opened, budget, for_benchmark, where)
+    return Run(spec.label, opened.id, int(seed), int(repetition), trials, finished_early)
+
+
+def _loop(
+    optimizer: Optimizer, benchmark: Benchmark, budget: Budget, rng: np.random.Generator, where: str
+) -> tuple[Trials, bool]:
+    """The search itself. Everything here runs once per trial, so what can be bound or derived outside is."""
+    from ..optimizers.base import SearchFinished
+
+    clock, ask, tell, query = time.perf_counter, optimizer.ask, optimizer.tell, benchmark.query
+    check, charges = benchmark.space.check, optimizer.charges_evaluations
+    limit = math.inf if budget.seconds is None else budget.seconds
+    most = MAX_EVALUATIONS if budget.evaluations is None else budget.evaluations
+    archs: list[Architecture] = []
+    values: list[float] = []
+    costs: list[float] = []
+    epochs: list[int] = []
+    own: list[float] = []
+    spent = 0.0
+    finished_early = False
+    cut_off = False
+    for _ in range(most):
+        start = clock()
+        try:
+            proposal = ask()
+        except SearchFinished:
+            finished_early = True
+            break
+        except Exception as error:
+            raise RunError(f"{where}: ask raised {type(error).__name__} at trial {len(values)}: {error}") from error
+        asked = clock()
+        if type(proposal) is not Proposal:
+            raise RunError(
+                f"{where}: ask returned {proposal!r} at trial {len(values)}; it must return a nasharness.Proposal, such as Proposal(arch)"
+            )
+        arch = proposal.arch
+        try:
+            if type(arch) is not tuple:
+                arch = check(arch)
+            value, seconds, trained, curve = query(arch, proposal.epochs, rng)
+        except (ValueError, TypeError, IndexError) as error:
+            raise RunError(f"{where}: trial {len(values)} cannot be evaluated: {_explain(benchmark, proposal, error)}") from error
+        if not charges:
+            seconds = asked - start
+        if spent + seconds > limit:
+            cut_off = True
+            break
+        spent += seconds
+        trial = Trial(arch, value, seconds, trained, curve, "complete" if value == value else "failed")
+        before = clock()
+        try:
+            tell(trial)
+        except Exception as error:
+            raise RunError(f"{where}: tell raised {type(error).__name__} at trial {len(values)}: {error}") from error
+        own.append((asked - start if charges else 0.0) + clock() - before)
+        archs.append(arch)
+        values.append(value)
+        costs.append(seconds)
+        epochs.append(trained)
+    else:
+        if budget.evaluations is None:
+            raise RunError(
+                f"{where}: {MAX_EVALUATIONS:,} evaluations used only {spent:.3g} of {limit:g} s; add evaluations to the budget"
+            )
+    if not values:
+        if cut_off:
+            raise RunError(f"{where}: the budget of {limit:g} s is too small for the first trial, which takes {seconds:.4g} s")
+        raise RunError(f"{where}: the optimizer finished without a single proposal")
+    value_column = np.array(values, dtype=np.float64)
+    return (
+        Trials(
+            arch=np.array(archs, dtype=np.int16),
+            value=value_column,
+            seconds=np.array(costs, dtype=np.float64),
+            epochs=np.array(epochs, dtype=np.int32),
+            status=np.where(np.isnan(value_column), STATUSES.index("failed"), STATUSES.index("complete")).astype(np.int8),
+            optimizer_seconds=np.array(own, dtype=np.float64),
+        ),
+        finished_early,
+    )
+
+
+
+
+def _explain(benchmark: Benchmark, proposal: Proposal, error: Exception) -> str:
+    """The space's own words on a bad architecture, where that is the reason."""
+    try:
+        benchmark.space.check(proposal.arch)
+    except InvalidArchitecture as reason:
+        return str(reason)
+    return str(error)

@@ -1,0 +1,413 @@
+"""A study: several optimizers, many repetitions each, on one benchmark.
+
+The planner cuts the grid into tasks (one optimizer, a block of repetitions). A task is a pure function from its
+specification to runs, so it gives the same result in any process and any order; the process that called `compare` is the
+only one that writes. Going on with an interrupted study is a set difference: what the store holds is not run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .core import Budget
+from .registry import OptimizerSpec, RegistryError, load, optimizer_spec
+from .run import Run, RunError, run
+from .store import Store, StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..benchmarks.base import Benchmark
+    from ..optimizers.base import Optimizer
+    from .report.summary import Summary
+
+BLOCK = 100
+"""Repetitions per task: a run of 200 trials takes about 10 ms, and handing over a task about 1 ms."""
+BLOCK_SECONDS = 2.0
+"""A task hands in what it has after this time, and the rest is planned again: at most this much work is lost in a kill."""
+
+Progress = Callable[[int, int], None]
+"""Called with (runs finished, runs in all) whenever some have finished."""
+
+
+class StudyError(RuntimeError):
+    """Some runs of a study failed. The others are finished and kept.
+
+    Attributes:
+        study: what was finished.
+    """
+
+    def __init__(self, message: str, study: Study) -> None:
+        super().__init__(message)
+        self.study = study
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a study and what they were asked to do.
+
+    Attributes:
+        specification: benchmark, its file's sha256, optimizers with their hyper-parameters, budget, repetitions, seed.
+        benchmark: the opened benchmark.
+        runs: by optimizer in the order of the specification, then by repetition.
+        measured: for each run, host and wall and CPU seconds; not part of its result.
+    """
+
+    specification: Mapping[str, Any]
+    benchmark: Benchmark
+    runs: Sequence[Run]
+    measured: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str]) -> Study:
+        """Read the study in a folder.
+
+        Raises:
+            StoreError: there is none, it holds no finished run, or its benchmark has changed since.
+            RegistryError: its benchmark is not installed here.
+        """
+        with Store(Path(folder), create=False) as store:
+            specification = store.specification()
+            if specification is None:
+                raise StoreError(f"the study in {folder} was never started")
+            benchmark = load(specification["benchmark"])
+            if benchmark.info.sha256 != specification["benchmark_sha256"]:
+                raise StoreError(
+                    f"the study in {folder} was made on another version of {benchmark.id}"
+                    f" (sha256 {specification['benchmark_sha256'][:12]}, here {benchmark.info.sha256[:12]})"
+                )
+            study = cls._gather(specification, benchmark, store.runs())
+        if not study.runs:
+            raise StoreError(f"the study in {folder} has no finished run yet; run the same `nasharness compare` again to go on")
+        return study
+
+    @classmethod
+    def _gather(
+        cls, specification: Mapping[str, Any], benchmark: Benchmark, results: Iterable[tuple[Run, Mapping[str, Any]]]
+    ) -> Study:
+        labels = list(specification["optimizers"])
+        wanted = [r for r in results if r[0].optimizer in labels and r[0].repetition < specification["repetitions"]]
+        wanted.sort(key=lambda r: (labels.index(r[0].optimizer), r[0].repetition))
+        return cls(specification, benchmark, tuple(r for r, _ in wanted), tuple(m for _, m in wanted))
+
+    def summary(self) -> Summary:
+        """The table of the report: one row per optimizer."""
+        from .report.summary import summarise
+
+        return summarise(self.runs, self.benchmark)
+
+    def report(self, folder: str | os.PathLike[str]) -> Path:
+        """Write index.html, figures, CSV and LaTeX into `folder`; returns the path of index.html."""
+        from .report import write_report
+
+        hosts = sorted({str(m.get("host")) for m in self.measured if m.get("host")})
+        environment = {**environment_versions(), "hosts": hosts}
+        return write_report(
+            list(self.runs), self.benchmark, Path(folder), specification=self.specification, environment=environment
+        )
+
+    def frame(self) -> pd.DataFrame:
+        """Every trial of every run as one pandas DataFrame, one row per trial."""
+        import numpy as np
+        import pandas as pd
+
+        parts = []
+        for r in self.runs:
+            t = r.trials
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "optimizer": r.optimizer,
+                        "repetition": r.repetition,
+                        "trial": np.arange(len(t)),
+                        "architecture": [tuple(a) for a in t.arch.tolist()],
+                        "value": t.value,
+                        "seconds": t.seconds,
+                        "epochs": t.epochs,
+                        "optimizer_seconds": t.optimizer_seconds,
+                        "gpu_seconds": r.gpu_seconds,
+                        "test_regret": r.regret(self.benchmark, "test"),
+                        "validation_regret": r.regret(self.benchmark, "validation"),
+                    }
+                )
+            )
+        return pd.concat(parts, ignore_index=True)
+
+
+def environment_versions() -> dict[str, str]:
+    """Versions that a report names."""
+    names = ("nasharness", "numpy", "scipy")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
+# ------------------------------------------------------------------------------------------------------------ planning
+
+
+def _source_sha256(factory: type) -> str:
+    """Digest of the class's source, so that results of edited code are not taken for results of this code."""
+    try:
+        return hashlib.sha256(inspect.getsource(factory).encode()).hexdigest()
+    except (OSError, TypeError):  # defined in an interactive session
+        return "unknown"
+
+
+def _specification(
+    specs: Sequence[OptimizerSpec], benchmark: Benchmark, budget: Budget, repetitions: int, seed: int
+) -> dict[str, Any]:
+    return {
+        "benchmark": benchmark.id,
+        "benchmark_sha256": benchmark.info.sha256,
+        "budget": str(budget),
+        "seed": seed,
+        "repetitions": repetitions,
+        "optimizers": {
+            spec.label: {
+                "class": f"{spec.factory.__module__}:{spec.factory.__qualname__}",
+                "parameters": {name: repr(value) for name, value in spec.parameters.items()},
+                "source_sha256": _source_sha256(spec.factory),
+            }
+            for spec in specs
+        },
+    }
+
+
+def _merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: Path) -> dict[str, Any]:
+    """The specification to store: repetitions and optimizers may be added, nothing else may change."""
+    if old is None:
+        return new
+    for key in ("benchmark", "benchmark_sha256", "budget", "seed"):
+        if old[key] != new[key]:
+            raise StoreError(f"{where} holds a study with {key} {old[key]!r}, not {new[key]!r}: choose another --out")
+    for label, there in old["optimizers"].items():
+        here = new["optimizers"].get(label, there)
+        for key in ("class", "parameters", "source_sha256"):
+            if here[key] != there[key]:
+                what = "source code" if key == "source_sha256" else key
+                raise StoreError(
+                    f"the {what} of {label} has changed since its runs in {where} were made: choose another --out,"
+                    " or move that folder away"
+                )
+    return {
+        **new,
+        "repetitions": max(old["repetitions"], new["repetitions"]),
+        "optimizers": {**old["optimizers"], **new["optimizers"]},
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- execution
+
+
+@lru_cache(maxsize=4)
+def _load_once(benchmark: str) -> Benchmark:
+    return load(benchmark)
+
+
+def _run_block(
+    spec: OptimizerSpec, benchmark: str | Benchmark, budget: Budget, seed: int, repetitions: Sequence[int]
+) -> tuple[list[tuple[Run, dict[str, Any]]], str | None]:
+    """A task: run repetitions until all are done, `BLOCK_SECONDS` have passed or one fails.
+
+    Returns the finished runs, each with what was measured, and the error if one failed.
+    """
+    opened = _load_once(benchmark) if isinstance(benchmark, str) else benchmark
+    results: list[tuple[Run, dict[str, Any]]] = []
+    start = time.monotonic()
+    for repetition in repetitions:
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            finished = run(spec, opened, budget, seed=seed, repetition=repetition)
+        except RunError as error:
+            return results, str(error)
+        measured = {
+            "host": platform.node(),
+            "device": "cpu",
+            "wall_seconds": time.perf_counter() - wall,
+            "cpu_seconds": time.process_time() - cpu,
+        }
+        results.append((finished, measured))
+        if time.monotonic() - start > BLOCK_SECONDS:
+            break
+    return results, None
+
+
+def _ignore_interrupts(path: Sequence[str]) -> None:
+    """Worker set-up: Ctrl-C is for the process that writes, and modules are found where that process finds them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.path[:] = list(path)
+
+
+class _InProcess(Executor):
+    """Runs each task at once, in this process: what one job means."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def compare(
+    optimizers: Iterable[str | type[Optimizer] | OptimizerSpec],
+    benchmark: str | Benchmark = "digits201",
+    budget: Budget | None = None,
+    *,
+    repetitions: int = 20,
+    jobs: int = 1,
+    seed: int = 0,
+    out: str | os.PathLike[str] | None = None,
+    executor: Executor | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Study:
+    """Run every optimizer `repetitions` times on the benchmark.
+
+    Args:
+        optimizers: ids, such as "random_search" or "regularized_evolution(population=50)", or classes.
+        benchmark: an id or an opened benchmark.
+        budget: of each run; 300 evaluations if not given.
+        repetitions: runs per optimizer.
+        jobs: worker processes; 1 runs everything in this process. The results are the same for any number.
+        seed: of the study.
+        out: folder of the results. A study that is there and has the same specification is continued; more repetitions and
+            further optimizers are added to it. None keeps the results in memory only.
+        executor: any `concurrent.futures.Executor` (a cluster's, say) instead of `jobs` local processes; `jobs` then says
+            how many tasks to keep in flight.
+        progress: called as runs finish.
+
+    Raises:
+        RegistryError: an unknown id, an optimizer named twice.
+        StoreError: the results cannot be written, or `out` holds another study.
+        StudyError: runs failed; the others are in its `study` and in `out`.
+        KeyboardInterrupt: passed on; finished runs are in `out`.
+    """
+    specs = [optimizer_spec(o) for o in optimizers]
+    labels = [spec.label for spec in specs]
+    if not specs:
+        raise RegistryError("no optimizer given")
+    if len(set(labels)) < len(labels):
+        raise RegistryError(f"an optimizer is named twice: {', '.join(labels)}")
+    for name, number in (("repetitions", repetitions), ("jobs", jobs)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"{name} must be a whole number from 1, not {number!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a whole number from 0, not {seed!r}")
+    opened = load(benchmark) if isinstance(benchmark, str) else benchmark
+    budget = budget or Budget(evaluations=300)
+    specification = _specification(specs, opened, budget, repetitions, seed)
+
+    with ExitStack() as stack:
+        store: Store | None = None
+        finished: set[tuple[str, int]] = set()
+        if out is not None:
+            store = stack.enter_context(Store(Path(out), create=True))
+            stored = _merge(store.specification(), specification, Path(out))
+            if stored != store.specification():
+                store.set_specification(stored)
+            finished = store.finished()
+        todo = {spec.label: [r for r in range(repetitions) if (spec.label, r) not in finished] for spec in specs}
+        in_memory: list[tuple[Run, dict[str, Any]]] = []
+        failures: list[str] = []
+        if any(todo.values()):
+            portable = _portable(opened)
+            if executor is None:
+                executor = _InProcess() if jobs == 1 else stack.enter_context(_processes(jobs))
+            total = len(specs) * repetitions
+            done = total - sum(map(len, todo.values()))
+            progress(done, total)
+            for results, failure in _execute(executor, specs, todo, portable, budget, seed, jobs):
+                for finished_run, measured in results:
+                    if store is not None:
+                        store.write(finished_run, measured)
+                    else:
+                        in_memory.append((finished_run, measured))
+                done += len(results)
+                if failure is not None:
+                    failures.append(failure)
+                progress(done, total)
+        study = Study._gather(specification, opened, in_memory if store is None else store.runs())
+    if failures:
+        kept = f" The {len(study.runs)} finished runs are kept" + (f" in {out}." if out is not None else ".")
+        raise StudyError("\n".join(failures) + f"\n{len(failures)} optimizer(s) failed.{kept}", study)
+    return study
+
+
+def _portable(benchmark: Benchmark) -> str | Benchmark:
+    """The benchmark's id where a worker can load the same thing by it, else the benchmark itself."""
+    try:
+        same = _load_once(benchmark.id).info.sha256 == benchmark.info.sha256
+    except (RegistryError, OSError, ValueError):
+        return benchmark
+    return benchmark.id if same else benchmark
+
+
+@contextmanager
+def _processes(jobs: int) -> Iterator[Executor]:
+    """Local worker processes. Loky's, because they take classes that were defined in a notebook or in `__main__`."""
+    import loky
+
+    executor = loky.ProcessPoolExecutor(max_workers=jobs, initializer=_ignore_interrupts, initargs=(list(sys.path),))
+    finished = False
+    try:
+        yield executor
+        finished = True
+    finally:
+        executor.shutdown(wait=finished, kill_workers=not finished)
+
+
+def _execute(
+    executor: Executor,
+    specs: Sequence[OptimizerSpec],
+    todo: Mapping[str, list[int]],
+    benchmark: str | Benchmark,
+    budget: Budget,
+    seed: int,
+    jobs: int,
+) -> Iterable[tuple[list[tuple[Run, dict[str, Any]]], str | None]]:
+    """Yield the results of tasks as they finish, planning again what a task left undone.
+
+    An optimizer that fails is not tried further: what is wrong with it will be wrong in the next repetition too.
+    """
+    block = max(1, min(BLOCK, -(-sum(map(len, todo.values())) // (2 * jobs))))
+    queue = [(spec, todo[spec.label][i : i + block]) for spec in specs for i in range(0, len(todo[spec.label]), block)]
+    queue.reverse()
+    failed: set[str] = set()
+    running: dict[Future[Any], tuple[OptimizerSpec, list[int]]] = {}
+    try:
+        while queue or running:
+            while queue and len(running) < 2 * jobs:
+                spec, repetitions = queue.pop()
+                if spec.label not in failed:
+                    future = executor.submit(_run_block, spec, benchmark, budget, seed, repetitions)
+                    running[future] = (spec, repetitions)
+                if isinstance(executor, _InProcess):
+                    break  # its task is already done: hand the result on before the next
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                spec, repetitions = running.pop(future)
+                results, failure = future.result()
+                rest = repetitions[len(results) :]
+                if failure is not None:
+                    if spec.label in failed:
+                        failure = None  # one message per optimizer
+                    failed.add(spec.label)
+                elif rest:
+                    queue.append((spec, rest))
+                yield results, failure
+    finally:
+        for future in running:
+            future.cancel()

@@ -1,0 +1,330 @@
+"""The conformance suite: what every optimizer must keep, as plain functions that say what to fix.
+
+    nh.check(MyOptimizer)                       # raises CheckError with every failed check
+    nasharness check my_module:MyOptimizer
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    def test_conformance(check):
+        check(optimizer_spec("my_module:MyOptimizer"))
+
+Each check plays the optimizer on small made-up tasks in which every answer is a fixed function of the architecture.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..benchmarks.spaces.base import Architecture, SearchSpace
+from ..benchmarks.spaces.nasbench201 import NASBench201Space
+from .core import Proposal, Trial
+from .registry import OptimizerSpec, entry_points, optimizer_spec
+
+if TYPE_CHECKING:
+    from ..optimizers.base import Optimizer
+
+Check = Callable[[OptimizerSpec], None]
+
+LONG = 260
+"""Trials of a long game: beyond the warm-up of every strategy in the registry (the longest is 100)."""
+
+
+class CheckError(AssertionError):
+    """One or more conformance checks failed; the message lists each with what to fix."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Outcome of one check; `problem` is None if it passed."""
+
+    name: str
+    problem: str | None
+
+
+# --------------------------------------------------------------------------------------------------- made-up tasks
+
+
+class _Constrained(SearchSpace):
+    """A space with an odd number of choices, a dimension without any, and a validity test."""
+
+    name = "constrained"
+    cardinalities = (3, 1, 4, 2, 3)
+    size = 54
+
+    def is_valid(self, arch: Architecture) -> bool:
+        return super().is_valid(arch) and (arch[0] + arch[2]) % 4 != 3
+
+
+def _score(arch: Architecture) -> float:
+    """A fixed accuracy with a broad trend and ruggedness on top, the same in every process."""
+    trend = sum(choice * (d + 2) for d, choice in enumerate(arch)) / (1 + 10 * len(arch))
+    rugged = (sum((choice + 1) * (d * d + 7) for d, choice in enumerate(arch)) * 2654435761) % 1000 / 1000
+    return 0.2 + 0.5 * trend + 0.2 * rugged
+
+
+Value = Callable[[int, Architecture], float]
+
+
+def _play(
+    spec: OptimizerSpec,
+    *,
+    seed: int,
+    trials: int = LONG,
+    space: SearchSpace | None = None,
+    value: Value = lambda i, arch: _score(arch),
+    between: Callable[[], object] = lambda: None,
+) -> list[Proposal]:
+    """Run the optimizer and return its proposals; `value` gives the answers, `between` is called before each ask."""
+    from ..optimizers.base import SearchFinished
+
+    space = space or NASBench201Space()
+    optimizer = spec.make(space, np.random.default_rng(seed))
+    proposals: list[Proposal] = []
+    for i in range(trials):
+        between()
+        try:
+            proposal = optimizer.ask()
+        except SearchFinished:
+            break
+        assert isinstance(proposal, Proposal), (
+            f"ask must return a nasharness.Proposal, such as Proposal(arch); it returned {proposal!r}"
+        )
+        assert space.is_valid(proposal.arch), f"ask proposed {proposal.arch!r} at trial {i}, which is not in {space!r}"
+        proposals.append(proposal)
+        answer = value(i, proposal.arch)
+        epochs = proposal.epochs or 6
+        curve = np.full(epochs, answer, dtype=np.float32)
+        curve.flags.writeable = False
+        optimizer.tell(Trial(proposal.arch, answer, 1.0, epochs, curve, "failed" if math.isnan(answer) else "complete"))
+    return proposals
+
+
+# ----------------------------------------------------------------------------------------------------------- the checks
+
+
+def check_constructor(spec: OptimizerSpec) -> None:
+    """The class takes (space, rng) and then only hyper-parameters with defaults, and keeps both."""
+    parameters = list(inspect.signature(spec.factory).parameters.values())
+    assert len(parameters) >= 2, f"{spec.label} must take (space, rng) first; it takes {[p.name for p in parameters]}"
+    for p in parameters[2:]:
+        optional = p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        assert optional, f"hyper-parameter {p.name!r} of {spec.label} needs a default"
+    space, rng = NASBench201Space(), np.random.default_rng(0)
+    optimizer = spec.make(space, rng)
+    assert getattr(optimizer, "space", None) is space, "call super().__init__(space, rng): self.space is not the space given"
+    assert getattr(optimizer, "rng", None) is rng, "call super().__init__(space, rng): self.rng is not the generator given"
+
+
+def check_presets(spec: OptimizerSpec) -> None:
+    """Every preset names parameters that the constructor takes."""
+    for name, parameters in spec.factory.presets.items():
+        try:
+            spec.factory(NASBench201Space(), np.random.default_rng(0), **parameters)
+        except Exception as error:
+            raise AssertionError(f"preset {name!r} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def check_proposals(spec: OptimizerSpec) -> None:
+    """Every proposal is a Proposal whose architecture is a plain tuple of ints of the space, through a long run."""
+    for proposal in _play(spec, seed=1):
+        arch = proposal.arch
+        assert type(arch) is tuple and all(type(choice) is int for choice in arch), (
+            f"an architecture must be a plain tuple of Python ints, not {arch!r}: use tuple(int(x) for x in ...)"
+        )
+        epochs = proposal.epochs
+        assert epochs is None or (type(epochs) is int and epochs >= 1), f"epochs must be None or an int from 1, not {epochs!r}"
+
+
+def check_any_space(spec: OptimizerSpec) -> None:
+    """It works on another space: unequal cardinalities, a dimension with one choice, and a validity constraint."""
+    _play(spec, seed=1, space=_Constrained())
+
+
+def check_same_seed_same_run(spec: OptimizerSpec) -> None:
+    """The generator is the only source of chance, and it is used."""
+    first = _play(spec, seed=1)
+    state = np.random.get_state()
+    try:
+        disturbed = _play(spec, seed=1, between=lambda: np.random.random(3))  # noqa: NPY002  global state, on purpose
+    finally:
+        np.random.set_state(state)
+    assert disturbed == first, (
+        "two runs with the same seed differ: draw only from self.rng, not from `random`, `numpy.random` or a new generator"
+    )
+
+
+def check_seed_matters(spec: OptimizerSpec) -> None:
+    """Another seed gives another run (unless the strategy is deterministic, which it must then declare)."""
+    if spec.factory.deterministic:
+        return
+    runs = [_play(spec, seed=seed) for seed in range(4)]
+    assert any(run != runs[0] for run in runs[1:]), (
+        "four seeds gave one run: draw from self.rng, or set the class attribute deterministic = True"
+    )
+
+
+def check_order_independent(spec: OptimizerSpec) -> None:
+    """Two optimizers in one process do not disturb each other: no state is kept on the class or in the module."""
+    alone = _play(spec, seed=3, trials=120)
+    _play(spec, seed=4, trials=50)
+    assert _play(spec, seed=3, trials=120) == alone, (
+        "a run changed because another ran before it: keep state on the instance, not on the class or module"
+    )
+
+
+def check_constant_objective(spec: OptimizerSpec) -> None:
+    """Ties are broken reproducibly: every architecture is equally good."""
+    runs = [_play(spec, seed=5, trials=150, value=lambda i, arch: 0.5) for _ in range(2)]
+    assert runs[0] == runs[1], "with a constant objective two runs with the same seed differ: ties are broken by something unstable"
+
+
+def check_failed_trials(spec: OptimizerSpec) -> None:
+    """NaN (a failed trial) now and then, at the start, or always, is survived."""
+    patterns: dict[str, Value] = {
+        "every third trial fails": lambda i, arch: math.nan if i % 3 == 0 else _score(arch),
+        "the first 20 trials fail": lambda i, arch: math.nan if i < 20 else _score(arch),
+        "every trial fails": lambda i, arch: math.nan,
+    }
+    for name, value in patterns.items():
+        try:
+            runs = [_play(spec, seed=6, value=value) for _ in range(2)]
+        except Exception as error:
+            raise AssertionError(f"{name} (value is NaN, status 'failed'): {type(error).__name__}: {error}") from error
+        assert runs[0] == runs[1], f"{name}: two runs with the same seed differ; NaN compares false with everything"
+
+
+def check_failed_never_wins(spec: OptimizerSpec) -> None:
+    """Where a fifth of the space fails (NaN), the search goes there no more than where that fifth has the worst accuracy.
+
+    Shares of the second half of four runs, 520 trials; a search that lets NaN win ends up near 1, so the slack of 0.15 is
+    far from both.
+    """
+
+    def share(bad: float) -> float:
+        late = []
+        for seed in range(4):
+            late += _play(spec, seed=seed, value=lambda i, arch: bad if arch[0] == 0 else _score(arch))[LONG // 2 :]
+        return sum(p.arch[0] == 0 for p in late) / max(1, len(late))
+
+    failing, worst = share(math.nan), share(-1.0)
+    assert failing <= worst + 0.15, (
+        f"{failing:.0%} of the late proposals go where every trial fails ({worst:.0%} if those trials have the worst accuracy):"
+        " `max` and comparisons go wrong with NaN, so rank a failed trial below every other"
+    )
+
+
+def check_never_sees_the_future(spec: OptimizerSpec) -> None:
+    """Proposals depend only on what was told so far: two objectives that agree for k trials give the same k + 1 proposals."""
+    for k in (1, 40, 130):
+        one = _play(spec, seed=8, trials=k + 1)
+        other = _play(spec, seed=8, trials=k + 1, value=lambda i, arch: _score(arch) if i < k else 1.0 - _score(arch))
+        assert one == other, f"proposals up to {k} depend on a later answer"
+
+
+def check_leaves_trial_alone(spec: OptimizerSpec) -> None:
+    """`tell` does not change the trial, whose curve is read-only, and `ask` does not change the space."""
+    space = NASBench201Space()
+    before = (space.cardinalities, dict(space.__dict__))
+    _play(spec, seed=9, trials=30, space=space)
+    assert (space.cardinalities, dict(space.__dict__)) == before, "the optimizer changed the space it was given"
+
+
+def check_other_process(spec: OptimizerSpec) -> None:
+    """The same seed gives the same run in fresh processes with other string hashes."""
+    here = [list(p.arch) for p in _play(spec, seed=10, trials=150)]
+    target = f"{spec.factory.__module__}:{spec.factory.__qualname__}"
+    if "<locals>" in target or spec.factory.__module__ == "__main__":
+        return  # such a class cannot be imported elsewhere; the other checks still hold it to its seed
+    program = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1])\n"
+        "from nasharness.harness.registry import OptimizerSpec, resolve\n"
+        "from nasharness.harness.testing import _play\n"
+        "spec = OptimizerSpec(sys.argv[2], resolve('optimizers', sys.argv[2]), json.loads(sys.argv[3]))\n"
+        "print(json.dumps([list(p.arch) for p in _play(spec, seed=10, trials=150)]))\n"
+    )
+    arguments = [json.dumps(sys.path), target, json.dumps(dict(spec.parameters))]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, *arguments],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    for worker in workers:
+        out, err = worker.communicate(timeout=120)
+        assert worker.returncode == 0, f"it cannot be run in a fresh process: {err.strip().splitlines()[-1:]}"
+        assert json.loads(out) == here, (
+            "the same seed gives another run in another process: something iterates over a set or uses hash() of a string"
+        )
+
+
+CHECKS: tuple[Check, ...] = (
+    check_constructor,
+    check_presets,
+    check_proposals,
+    check_any_space,
+    check_same_seed_same_run,
+    check_seed_matters,
+    check_order_independent,
+    check_constant_objective,
+    check_failed_trials,
+    check_failed_never_wins,
+    check_never_sees_the_future,
+    check_leaves_trial_alone,
+    check_other_process,
+)
+
+
+def check_no_two_alike(names: Sequence[str] | None = None) -> None:
+    """No two strategies of the registry run alike, beyond every warm-up: one would be the other under a second name."""
+    seen: dict[str, str] = {}
+    for name in names if names is not None else entry_points("optimizers"):
+        fingerprint = repr(_play(optimizer_spec(name), seed=11))
+        assert fingerprint not in seen, f"{name} and {seen[fingerprint]} propose the same architectures in a run of {LONG} trials"
+        seen[fingerprint] = name
+
+
+def run_checks(optimizer: str | type[Optimizer] | OptimizerSpec) -> list[CheckResult]:
+    """Apply every check and return the outcomes.
+
+    Raises:
+        RegistryError: the id names no optimizer.
+    """
+    spec = optimizer_spec(optimizer)
+    results = []
+    for check_function in CHECKS:
+        problem: str | None = None
+        try:
+            check_function(spec)
+        except AssertionError as error:
+            problem = str(error)
+        except Exception as error:
+            frame = inspect.trace()[-1]
+            problem = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+        results.append(CheckResult(check_function.__name__, problem))
+    return results
+
+
+def check(optimizer: str | type[Optimizer] | OptimizerSpec) -> list[CheckResult]:
+    """Hold an optimizer to the conformance suite; returns the outcomes if all checks passed.
+
+    Raises:
+        CheckError: some failed; the message says which, and what to fix.
+    """
+    results = run_checks(optimizer)
+    if failed := [r for r in results if r.problem is not None]:
+        lines = "\n".join(f"  {r.name}: {r.problem}" for r in failed)
+        raise CheckError(f"{len(failed)} of {len(results)} checks failed:\n{lines}")
+    return results

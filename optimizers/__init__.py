@@ -1,0 +1,1 @@
+"""Search strategies: `base.py` holds what one is, then one strategy per file."""
