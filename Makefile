@@ -17,13 +17,13 @@ demo: $(VENV)/.wheel
 	  --repetitions 100 --out build/demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest tests -m "not slow"
+	$(BIN)/pytest tests -m "not slow"
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest tests -m slow
+	$(BIN)/pytest tests -m slow
 
 bench: $(VENV)/.test
-	$(BIN)/python -m pytest tests/performance --benchmark-only
+	$(BIN)/pytest tests/performance --benchmark-only
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .

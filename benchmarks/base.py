@@ -91,7 +91,9 @@ class Benchmark(ABC):
     info: Info
 
     @abstractmethod
-    def query(self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None) -> Evaluation:
+    def query(
+        self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None
+    ) -> Evaluation:
         """What one training run of `arch` for `epochs` (None: the full schedule) costs and reaches.
 
         Where the benchmark holds several training runs of an architecture, `rng` picks one; without `rng` it is the first.

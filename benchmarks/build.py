@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .images import image_task
+from .schedule import Schedule
 from .spaces.base import Architecture
 from .spaces.nasbench201 import NASBench201Space, network_classes
-from .schedule import Schedule
 
 JOURNAL_VERSION = 1
 _SPACE = NASBench201Space()
@@ -117,7 +117,9 @@ def train_cell(spec_json: str, arch: Architecture, seed: int) -> dict[str, Any]:
     return {**result.as_dict(), "params": params, "flops": flops}
 
 
-def _train_block(spec_json: str, cells: Sequence[tuple[int, Architecture, int]]) -> list[tuple[int, int, Any, str | None]]:
+def _train_block(
+    spec_json: str, cells: Sequence[tuple[int, Architecture, int]]
+) -> list[tuple[int, int, Any, str | None]]:
     """Worker: train a few cells; a failure is an answer, not an end. Returns (class, seed, result, error) each."""
     results: list[tuple[int, int, Any, str | None]] = []
     for number, arch, seed in cells:
@@ -178,7 +180,8 @@ class Journal:
         payload = None
         if result is not None:
             payload = json.dumps(
-                {name: [float(x) for x in result[name]] for name in _COLUMNS} | {name: result[name] for name in _SCALARS}
+                {name: [float(x) for x in result[name]] for name in _COLUMNS}
+                | {name: result[name] for name in _SCALARS}
             )
         self._db.execute(
             "INSERT INTO cells VALUES (?, ?, ?, ?, 1) ON CONFLICT (class, seed) DO UPDATE SET"
@@ -228,7 +231,9 @@ def build(
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     archs = representatives()
-    order = np.random.default_rng(0).permutation(len(archs))[:limit]  # any part of a build is a fair sample of the space
+    order = np.random.default_rng(0).permutation(len(archs))[
+        :limit
+    ]  # any part of a build is a fair sample of the space
     wanted = [(int(number), seed) for seed in spec.seeds for number in order]
     with closing(Journal(out.with_name(out.name + ".journal"), spec)) as journal:
         for attempt in range(retries + 1):
@@ -319,7 +324,7 @@ def _write_table(spec: BuildSpec, archs: list[Architecture], journal: Journal, o
     columns |= {name: np.zeros(shape[0], np.int64) for name in ("params", "flops")}
     for number, seed, result in journal.results():
         if seed in position:
-            for name in _COLUMNS + ("test_loss", "test_accuracy"):
+            for name in (*_COLUMNS, "test_loss", "test_accuracy"):
                 columns[name][number, position[seed]] = result[name]
             for name in ("params", "flops"):
                 columns[name][number] = result[name]

@@ -68,7 +68,11 @@ def _digits() -> dict[SplitName, tuple[npt.NDArray[np.float32], npt.NDArray[np.i
     order = np.random.default_rng(201).permutation(len(bunch.target))
     pixels = (bunch.images[order] / 16.0).astype(np.float32)
     labels = bunch.target[order].astype(np.int64)
-    bounds: dict[SplitName, slice] = {"train": slice(0, 1000), "validation": slice(1000, 1400), "test": slice(1400, None)}
+    bounds: dict[SplitName, slice] = {
+        "train": slice(0, 1000),
+        "validation": slice(1000, 1400),
+        "test": slice(1400, None),
+    }
     return {name: (pixels[part], labels[part]) for name, part in bounds.items()}
 
 
@@ -88,8 +92,8 @@ class ClutteredDigits(ImageTask):
     """An 8 x 8 digit somewhere on a 12 x 12 canvas, with a 4 x 4 fragment of another digit and noise.
 
     Hard enough to tell architectures apart. Training images are placed afresh every epoch; validation and test are fixed
-    and show every digit of their split in two and in five placements. (After the cluttered MNIST of Mnih et al., "Recurrent Models
-    of Visual Attention", NeurIPS 2014, section 4.1.)
+    and show every digit of their split in two and in five placements. The idea is the cluttered MNIST of Mnih et al.,
+    "Recurrent Models of Visual Attention", NeurIPS 2014, section 4.1.
     """
 
     name = "cluttered-digits"

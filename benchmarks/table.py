@@ -38,7 +38,11 @@ class TableError(ValueError):
 
 
 def write_table(
-    path: Path, *, class_of: npt.NDArray[np.integer], columns: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, Any]
+    path: Path,
+    *,
+    class_of: npt.NDArray[np.integer],
+    columns: Mapping[str, npt.NDArray[Any]],
+    metadata: Mapping[str, Any],
 ) -> None:
     """Write a table under a temporary name and move it to `path` when it is complete.
 
@@ -53,7 +57,7 @@ def write_table(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(save(tensors, metadata={"nasharness": text}))
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -122,12 +126,14 @@ class TableBenchmark(Benchmark):
         self._columns = dict(columns)
         for array in self._columns.values():
             array.flags.writeable = False  # a query hands out views
-        n_classes, self.n_seeds, self.max_epochs = columns["val_accuracy"].shape
+        _, self.n_seeds, self.max_epochs = columns["val_accuracy"].shape
         # Plain lists: one look-up is several times faster than indexing an array.
         self._class_of: list[int] = columns["class_of"].tolist()
         self._values: list[list[float]] = columns["val_accuracy"][:, :, -1].tolist()
         self._costs: list[list[float]] = columns["seconds"][:, :, -1].tolist()
-        self._weights = [int(np.prod(space.cardinalities[d + 1 :], dtype=np.int64)) for d in range(len(space.cardinalities))]
+        self._weights = [
+            int(np.prod(space.cardinalities[d + 1 :], dtype=np.int64)) for d in range(len(space.cardinalities))
+        ]
         if len(self._class_of) != int(np.prod(space.cardinalities, dtype=np.int64)):
             raise TableError(f"{id}: the table has {len(self._class_of)} ranks, {space.name} has another number")
 
@@ -137,7 +143,9 @@ class TableBenchmark(Benchmark):
             rank += choice * weight
         return self._class_of[rank]
 
-    def query(self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None) -> Evaluation:
+    def query(
+        self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None
+    ) -> Evaluation:
         if not self.space.is_valid(arch):
             self.space.check(arch)
             raise InvalidArchitecture(f"{arch!r} is not an architecture of {self.space.name}")
@@ -159,7 +167,8 @@ class TableBenchmark(Benchmark):
         if len(choices) and not (((choices >= 0) & (choices < self.space.cardinalities)).all()):
             bad = ((choices < 0) | (choices >= self.space.cardinalities)).any(axis=1).argmax()
             self.space.check(choices[bad])
-        return self._columns["class_of"][choices @ np.asarray(self._weights)].astype(np.intp)
+        rows: npt.NDArray[np.intp] = self._columns["class_of"][choices @ np.asarray(self._weights)].astype(np.intp)
+        return rows
 
     def query_many(
         self,
@@ -171,7 +180,9 @@ class TableBenchmark(Benchmark):
         self._check_epochs(epochs)
         rows = self._rows(archs)
         many = rng is not None and self.n_seeds > 1
-        seeds = (rng.random(len(rows)) * self.n_seeds).astype(np.intp) if many and rng is not None else np.zeros_like(rows)
+        seeds = (
+            (rng.random(len(rows)) * self.n_seeds).astype(np.intp) if many and rng is not None else np.zeros_like(rows)
+        )
         cells = (rows, seeds, epochs - 1)
         return self._columns["val_accuracy"][cells].astype(float), self._columns["seconds"][cells].astype(float)
 
@@ -179,8 +190,8 @@ class TableBenchmark(Benchmark):
         if seed is not None and not 0 <= seed < self.n_seeds:
             raise ValueError(f"{self.id} has the training runs 0..{self.n_seeds - 1}, not {seed!r}")
         row = self._row(self.space.check(arch))
-        pick = (lambda a: a[row].mean(axis=0)) if seed is None else (lambda a: a[row, seed])
-        return Curve(*(pick(self._columns[name]) for name in _CURVES))
+        runs = (self._columns[name][row] for name in _CURVES)
+        return Curve(*(run.mean(axis=0) if seed is None else run[seed] for run in runs))
 
     @functools.cached_property
     def _finals(self) -> Final:

@@ -41,7 +41,9 @@ class TrainingResult:
         return dict(self.__dict__)
 
 
-def train(network: nn.Module, task: ImageTask, schedule: Schedule, *, seed: int, rng: np.random.Generator) -> TrainingResult:
+def train(
+    network: nn.Module, task: ImageTask, schedule: Schedule, *, seed: int, rng: np.random.Generator
+) -> TrainingResult:
     """Train `network` in place.
 
     Args:
@@ -53,7 +55,7 @@ def train(network: nn.Module, task: ImageTask, schedule: Schedule, *, seed: int,
     """
     # channels_last halves the time of small convolutions on a CPU; denormals would multiply it.
     torch.set_flush_denormal(True)
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     sgd = torch.optim.SGD(
         network.parameters(),
         schedule.learning_rate,
@@ -75,7 +77,7 @@ def train(network: nn.Module, task: ImageTask, schedule: Schedule, *, seed: int,
         order = torch.from_numpy(rng.permutation(len(labels)))
         losses = correct = 0.0
         network.train()
-        for batch in order.split(schedule.batch_size):
+        for batch in torch.split(order, schedule.batch_size):
             for group in sgd.param_groups:
                 group["lr"] = 0.5 * schedule.learning_rate * (1.0 + math.cos(math.pi * step / total_steps))
             target = labels[batch]
@@ -106,7 +108,7 @@ def evaluate(network: nn.Module, images: Tensor, labels: Tensor, batch_size: int
     """Mean cross-entropy and accuracy (a fraction) of the network in evaluation mode."""
     network.eval()
     loss = correct = 0.0
-    for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+    for x, y in zip(torch.split(images, batch_size), torch.split(labels, batch_size), strict=True):
         logits = network(x)
         loss += float(functional.cross_entropy(logits, y, reduction="sum"))
         correct += int((logits.argmax(1) == y).sum())

@@ -68,10 +68,24 @@ def _progress(description: str, quiet: bool) -> Iterator[Callable[[int, int], No
         yield lambda done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "eta", TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        "eta",
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=None)
         last = 0.0
@@ -112,7 +126,9 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command("list")
 def list_command(
-    group: Annotated[str | None, typer.Argument(help="benchmarks, optimizers, proxies or predictors; all if left out.")] = None,
+    group: Annotated[
+        str | None, typer.Argument(help="benchmarks, optimizers, proxies or predictors; all if left out.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List what is installed."""
@@ -132,14 +148,24 @@ def list_command(
 
 @app.command()
 def compare(
-    study: Annotated[Path | None, typer.Argument(metavar="[STUDY.toml]", help="A file with these options as keys.")] = None,
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY.toml]", help="A file with these options as keys.")
+    ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark id. [default: digits201]")] = None,
-    optimizers: Annotated[str | None, typer.Option(help=f"Comma-separated ids. [default: {DEFAULT_OPTIMIZERS}]")] = None,
+    optimizers: Annotated[
+        str | None, typer.Option(help=f"Comma-separated ids. [default: {DEFAULT_OPTIMIZERS}]")
+    ] = None,
     repetitions: Annotated[int | None, typer.Option(help="Runs per optimizer. [default: 20]")] = None,
-    budget: Annotated[str | None, typer.Option(help="Of each run: '300' evaluations, '20000s', '2h', '2h,300'. [default: 300]")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Of each run: '300' evaluations, '20000s', '2h', '2h,300'. [default: 300]")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: 0]")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Worker processes. [default: all cores, at most one per 20 runs]")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of results and report. [default: nasharness-results/NAME]")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Worker processes. [default: all cores, at most one per 20 runs]")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of results and report. [default: nasharness-results/NAME]")
+    ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -214,9 +240,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
     for key, value in settings.items():
         if key not in _DEFAULTS:
             close = difflib.get_close_matches(key, _DEFAULTS, n=1)
-            raise ValueError(f"{path}: unknown key {key!r}" + (f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(_DEFAULTS)}"))
-        kind = {"optimizers": list | str, "repetitions": int, "seed": int, "jobs": int, "budget": str | int}.get(key, str)
-        if not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
+            raise ValueError(
+                f"{path}: unknown key {key!r}"
+                + (f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(_DEFAULTS)}")
+            )
+        kind = {"optimizers": list | str, "repetitions": int, "seed": int, "jobs": int, "budget": str | int}.get(
+            key, str
+        )
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{path}: {key} has the wrong type: {value!r}")
     if isinstance(settings.get("optimizers"), str):
         settings["optimizers"] = split_ids(settings["optimizers"])
@@ -305,10 +336,16 @@ def check(
     results = run_checks(optimizer)
     failed = [r for r in results if r.problem is not None]
     if as_json:
-        typer.echo(json.dumps({"optimizer": optimizer, "passed": not failed, "checks": {r.name: r.problem for r in results}}, indent=2))
+        typer.echo(
+            json.dumps(
+                {"optimizer": optimizer, "passed": not failed, "checks": {r.name: r.problem for r in results}}, indent=2
+            )
+        )
     elif not quiet:
         for r in results:
-            typer.echo(f"{'ok  ' if r.problem is None else 'FAIL'} {r.name}" + (f"\n       {r.problem}" if r.problem else ""))
+            typer.echo(
+                f"{'ok  ' if r.problem is None else 'FAIL'} {r.name}" + (f"\n       {r.problem}" if r.problem else "")
+            )
         typer.echo(f"{optimizer}: {len(results) - len(failed)} of {len(results)} checks passed")
     if failed:
         raise typer.Exit(1)
@@ -326,7 +363,9 @@ def build(
     channels: Annotated[int, typer.Option(help="Channels of the first stage.")] = 8,
     cells: Annotated[int, typer.Option(help="Cells per stage.")] = 1,
     jobs: Annotated[int | None, typer.Option(help="Worker processes, one thread each. [default: all cores]")] = None,
-    limit: Annotated[int | None, typer.Option(help="Train only so many networks per seed and write no file: a trial.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Train only so many networks per seed and write no file: a trial.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train every network of a space and write a benchmark file.
@@ -351,7 +390,11 @@ def build(
     try:
         with _progress("networks trained", quiet) as update:
             path = build_locally(
-                spec, out, jobs=jobs or os.cpu_count() or 1, limit=limit, progress=lambda done, total, failed: update(done, total)
+                spec,
+                out,
+                jobs=jobs or os.cpu_count() or 1,
+                limit=limit,
+                progress=lambda done, total, failed: update(done, total),
             )
     except KeyboardInterrupt:
         _fail(

@@ -52,7 +52,7 @@ class Trial(NamedTuple):
 
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BUDGET = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+_BUDGET = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,18 @@ class Budget:
             unit = match[2].lower() if match else ""
             if match and unit in _SECONDS and seconds is None:
                 seconds = float(match[1]) * _SECONDS[unit]
-            elif match and unit in ("", "evaluations", "evals", "trials") and evaluations is None and match[1].isdigit():
+            elif (
+                match and unit in ("", "evaluations", "evals", "trials") and evaluations is None and match[1].isdigit()
+            ):
                 evaluations = int(match[1])
             else:
                 raise ValueError(
-                    f"cannot read the budget {text!r}: write seconds as '20000s' or '2h', evaluations as '300', or both as '2h,300'"
+                    f"cannot read the budget {text!r}: write seconds as '20000s' or '2h', evaluations as '300',"
+                    " or both as '2h,300'"
                 )
         return cls(seconds=seconds, evaluations=evaluations)
 
     def __str__(self) -> str:
-        parts = [f"{self.seconds:g}s"] if self.seconds is not None else []
+        parts = [f"{self.seconds!r}s".replace(".0s", "s")] if self.seconds is not None else []
         parts += [f"{self.evaluations}"] if self.evaluations is not None else []
         return ",".join(parts)

@@ -19,12 +19,12 @@ import difflib
 import functools
 import importlib
 import inspect
-import os
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -74,18 +74,22 @@ def _singular(group: Group) -> str:
 
 def _import(name: str) -> Any:
     module_name, _, attribute = name.partition(":")
-    if os.getcwd() not in sys.path:  # a console script does not have the current folder on its path, `python -m` does
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:  # a console script does not have the current folder on its path, `python -m` does
+        sys.path.insert(0, here)
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and module_name.split(".")[0] == error.name.split(".")[0]:
             raise RegistryError(
-                f"cannot import {module_name!r} for {name!r}: there is no such module in {os.getcwd()} or among the installed packages"
+                f"cannot import {module_name!r} for {name!r}: there is no such module in {here}"
+                " or among the installed packages"
             ) from error
         raise RegistryError(f"importing {module_name!r} for {name!r} failed: {error}") from error
     except Exception as error:
-        raise RegistryError(f"importing {module_name!r} for {name!r} failed: {type(error).__name__}: {error}") from error
+        raise RegistryError(
+            f"importing {module_name!r} for {name!r} failed: {type(error).__name__}: {error}"
+        ) from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             close = difflib.get_close_matches(part, dir(found), n=1)
@@ -105,7 +109,9 @@ def load(name: str) -> Benchmark:
     opened = resolve("benchmarks", name)
     if not isinstance(opened, Benchmark):
         if not callable(opened):
-            raise RegistryError(f"{name!r} is a {type(opened).__name__}; a benchmark is a Benchmark or a function that returns one")
+            raise RegistryError(
+                f"{name!r} is a {type(opened).__name__}; a benchmark is a Benchmark or a function that returns one"
+            )
         opened = opened()
     if not isinstance(opened, Benchmark):
         raise RegistryError(f"{name!r} gave a {type(opened).__name__}, not a nasharness.Benchmark")
@@ -147,7 +153,9 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
     if isinstance(optimizer, str):
         match = _SPEC.fullmatch(optimizer.strip())
         if match is None:
-            raise RegistryError(f"cannot read the optimizer {optimizer!r}: write name, name@preset or name(parameter=value)")
+            raise RegistryError(
+                f"cannot read the optimizer {optimizer!r}: write name, name@preset or name(parameter=value)"
+            )
         factory = resolve("optimizers", match["target"])
         label = match["target"]
     else:
@@ -168,7 +176,7 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
     try:
         inspect.signature(factory).bind(None, None, **parameters)
     except TypeError as error:
-        takes = [p for p in inspect.signature(factory).parameters][2:]
+        takes = list(inspect.signature(factory).parameters)[2:]
         raise RegistryError(f"{label}: {error}; its hyper-parameters are: {', '.join(takes) or 'none'}") from error
     return OptimizerSpec(label, factory, parameters)
 

@@ -130,7 +130,9 @@ class Run:
         return digest.hexdigest()
 
 
-def generators(seed: int, benchmark: str, optimizer: str, repetition: int) -> tuple[np.random.Generator, np.random.Generator]:
+def generators(
+    seed: int, benchmark: str, optimizer: str, repetition: int
+) -> tuple[np.random.Generator, np.random.Generator]:
     """The two generators of a run: the optimizer's and the benchmark's (which trained network answers a query).
 
     They depend on these four values alone, so a run is the same alone, in a study, in any order and in any process.
@@ -205,7 +207,8 @@ def _loop(
         asked = clock()
         if type(proposal) is not Proposal:
             raise RunError(
-                f"{where}: ask returned {proposal!r} at trial {len(values)}; it must return a nasharness.Proposal, such as Proposal(arch)"
+                f"{where}: ask returned {proposal!r} at trial {len(values)};"
+                " it must return a nasharness.Proposal, such as Proposal(arch)"
             )
         arch = proposal.arch
         try:
@@ -213,7 +216,9 @@ def _loop(
                 arch = check(arch)
             value, seconds, trained, curve = query(arch, proposal.epochs, rng)
         except (ValueError, TypeError, IndexError) as error:
-            raise RunError(f"{where}: trial {len(values)} cannot be evaluated: {_explain(benchmark, proposal, error)}") from error
+            raise RunError(
+                f"{where}: trial {len(values)} cannot be evaluated: {_explain(benchmark, proposal, error)}"
+            ) from error
         if not charges:
             seconds = asked - start
         if spent + seconds > limit:
@@ -238,7 +243,9 @@ def _loop(
             )
     if not values:
         if cut_off:
-            raise RunError(f"{where}: the budget of {limit:g} s is too small for the first trial, which takes {seconds:.4g} s")
+            raise RunError(
+                f"{where}: the budget of {limit:g} s is too small for the first trial, which takes {seconds:.4g} s"
+            )
         raise RunError(f"{where}: the optimizer finished without a single proposal")
     value_column = np.array(values, dtype=np.float64)
     return (
@@ -247,13 +254,13 @@ def _loop(
             value=value_column,
             seconds=np.array(costs, dtype=np.float64),
             epochs=np.array(epochs, dtype=np.int32),
-            status=np.where(np.isnan(value_column), STATUSES.index("failed"), STATUSES.index("complete")).astype(np.int8),
+            status=np.where(np.isnan(value_column), STATUSES.index("failed"), STATUSES.index("complete")).astype(
+                np.int8
+            ),
             optimizer_seconds=np.array(own, dtype=np.float64),
         ),
         finished_early,
     )
-
-
 
 
 def _explain(benchmark: Benchmark, proposal: Proposal, error: Exception) -> str:

@@ -40,14 +40,17 @@ class Store:
     def __init__(self, folder: Path, *, create: bool) -> None:
         self.path = Path(folder) / FILE_NAME
         if not create and not self.path.is_file():
-            raise StoreError(f"there is no study in {folder}: expected {self.path} (`nasharness compare --out {folder}` makes one)")
+            raise StoreError(
+                f"there is no study in {folder}: expected {self.path} (`nasharness compare --out {folder}` makes one)"
+            )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot make the folder {self.path.parent}: {error.strerror or error}") from error
         with self._translated("open"):
-            # A store that is only read is opened read-only, so a report can be made from a folder that cannot be written.
-            uri = f"{self.path.resolve().as_uri()}?mode={'rwc' if create else 'ro'}"
+            # "rw" also where it is only read: after a kill SQLite must roll the last transaction back before it can read. A
+            # file that may not be written is opened for reading.
+            uri = f"{self.path.resolve().as_uri()}?mode={'rwc' if create else 'rw'}"
             self._db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
         try:
             with self._translated("open"):
@@ -90,7 +93,11 @@ class Store:
             yield
         except sqlite3.DatabaseError as error:
             reason = str(error)
-            advice = "Finished runs are kept; run the same command again to go on." if action == "write" else "Choose another --out."
+            advice = (
+                "Finished runs are kept; run the same command again to go on."
+                if action == "write"
+                else "Choose another --out."
+            )
             if "not a database" in reason or "malformed" in reason:
                 reason += " (the file is foreign or damaged)"
             raise StoreError(f"cannot {action} {self.path}: {reason}. {advice}") from error
@@ -134,7 +141,15 @@ class Store:
         with self._translated("write"), self._transaction():
             self._db.execute(
                 "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (run.optimizer, run.repetition, run.benchmark, run.seed, run.finished_early, blob, json.dumps(dict(measured))),
+                (
+                    run.optimizer,
+                    run.repetition,
+                    run.benchmark,
+                    run.seed,
+                    run.finished_early,
+                    blob,
+                    json.dumps(dict(measured)),
+                ),
             )
 
     def runs(self) -> Iterator[tuple[Run, dict[str, Any]]]:
@@ -143,7 +158,8 @@ class Store:
         from safetensors.numpy import load
 
         query = (
-            "SELECT optimizer, benchmark, seed, repetition, trials, finished_early, measured FROM runs ORDER BY optimizer, repetition"
+            "SELECT optimizer, benchmark, seed, repetition, trials, finished_early, measured FROM runs"
+            " ORDER BY optimizer, repetition"
         )
         with self._translated("read"):
             for optimizer, benchmark, seed, repetition, blob, early, measured in self._db.execute(query):

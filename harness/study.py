@@ -92,7 +92,9 @@ class Study:
                 )
             study = cls._gather(specification, benchmark, store.runs())
         if not study.runs:
-            raise StoreError(f"the study in {folder} has no finished run yet; run the same `nasharness compare` again to go on")
+            raise StoreError(
+                f"the study in {folder} has no finished run yet; run the same `nasharness compare` again to go on"
+            )
         return study
 
     @classmethod

@@ -36,7 +36,9 @@ class RegularizedEvolution(Optimizer):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"nats": {"population": 10, "sample": 3}}
 
-    def __init__(self, space: SearchSpace, rng: np.random.Generator, *, population: int = 100, sample: int = 25) -> None:
+    def __init__(
+        self, space: SearchSpace, rng: np.random.Generator, *, population: int = 100, sample: int = 25
+    ) -> None:
         super().__init__(space, rng)
         if population < 1 or sample < 1:
             raise ValueError(f"population and sample must be at least 1, not {population} and {sample}")
@@ -51,7 +53,8 @@ class RegularizedEvolution(Optimizer):
         alive = self._alive
         if self._n_asked <= self.population or not alive:
             return Proposal(self.space.sample(self.rng))
-        best_value, parent = -2.0, ()
+        best_value = -2.0
+        parent: Architecture = ()
         n = len(alive)
         for u in self.rng.random(self.sample).tolist():
             value, arch = alive[int(u * n)]

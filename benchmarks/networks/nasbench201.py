@@ -114,7 +114,9 @@ class NASBench201Network(nn.Module):
         if prune:
             arch = _SPACE.prune(arch)
         self.arch = arch
-        self.stem = nn.Sequential(nn.Conv2d(input_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+        self.stem = nn.Sequential(
+            nn.Conv2d(input_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
         stages: list[nn.Module] = []
         for stage in range(3):
             width = channels * 2**stage

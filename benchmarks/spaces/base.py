@@ -44,7 +44,7 @@ class SearchSpace(ABC):
         cardinalities = self.cardinalities
         if len(arch) != len(cardinalities):
             return False
-        for choice, n in zip(arch, cardinalities, strict=True):  # a plain loop: this runs once per trial
+        for choice, n in zip(arch, cardinalities, strict=True):  # noqa: SIM110  a plain loop: this runs once per trial
             if not 0 <= choice < n:
                 return False
         return True
@@ -65,10 +65,14 @@ class SearchSpace(ABC):
             raise InvalidArchitecture(f"every choice of an architecture must be an int: {arch!r}")
         plain = tuple(int(x) for x in arch)
         if len(plain) != len(self.cardinalities):
-            raise InvalidArchitecture(f"{plain} has {len(plain)} choices; {self.name} has {len(self.cardinalities)} dimensions")
+            raise InvalidArchitecture(
+                f"{plain} has {len(plain)} choices; {self.name} has {len(self.cardinalities)} dimensions"
+            )
         for d, (choice, n) in enumerate(zip(plain, self.cardinalities, strict=True)):
             if not 0 <= choice < n:
-                raise InvalidArchitecture(f"{plain} is not in {self.name}: choice {choice} in dimension {d} is not in 0..{n - 1}")
+                raise InvalidArchitecture(
+                    f"{plain} is not in {self.name}: choice {choice} in dimension {d} is not in 0..{n - 1}"
+                )
         if not self.is_valid(plain):
             raise InvalidArchitecture(f"{plain} is not a valid architecture of {self.name}")
         return plain

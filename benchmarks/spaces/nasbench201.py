@@ -56,13 +56,17 @@ class NASBench201Space(SearchSpace):
         for target, node in enumerate(nodes, start=1):
             terms = node.strip("|").split("|")
             if not (node.startswith("|") and node.endswith("|")) or len(terms) != target:
-                raise InvalidArchitecture(f"node {target} of {text!r} must list {target} edge(s) as '|op~source|', not {node!r}")
+                raise InvalidArchitecture(
+                    f"node {target} of {text!r} must list {target} edge(s) as '|op~source|', not {node!r}"
+                )
             for source, term in enumerate(terms):
                 match = _TERM.fullmatch(term)
                 if match is None or int(match[2]) != source:
                     raise InvalidArchitecture(f"edge {term!r} of {text!r}: expected 'op~{source}'")
                 if match[1] not in OPERATIONS:
-                    raise InvalidArchitecture(f"unknown operation {match[1]!r} in {text!r}; known: {', '.join(OPERATIONS)}")
+                    raise InvalidArchitecture(
+                        f"unknown operation {match[1]!r} in {text!r}; known: {', '.join(OPERATIONS)}"
+                    )
                 arch.append(OPERATIONS.index(match[1]))
         return tuple(arch)
 
@@ -177,9 +181,15 @@ def network_string(arch: Architecture) -> str:
 
 
 def _format(terms: _Sum, letters: dict[int, str]) -> str:
-    return "+".join(
-        sorted(t if isinstance(t, str) else f"{OPERATIONS[t[0]]}{letters.get(t[1], '')}({_format(t[2], letters)})" for t in terms)
-    ) or "0"
+    return (
+        "+".join(
+            sorted(
+                t if isinstance(t, str) else f"{OPERATIONS[t[0]]}{letters.get(t[1], '')}({_format(t[2], letters)})"
+                for t in terms
+            )
+        )
+        or "0"
+    )
 
 
 def _collect(terms: _Sum, alike: dict[str, set[int]]) -> None:

@@ -1,0 +1,244 @@
+"""The figures of a report, as PNG and SVG bytes.
+
+matplotlib is imported when a figure is made, and only its object interface is used: no pyplot, no global state beyond a
+context that is left again. The same data give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from .curves import SPLITS, AnytimeCurve, Split
+from .summary import BOOTSTRAP_SEED, Measured, Summary, by_optimizer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+"""Okabe and Ito, "Color universal design", 2008, without yellow (too pale) and black (the text); grey is added."""
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)))
+"""Run along with the colours, so that lines can be told apart in grey too; 28 combinations."""
+MARKERS = ("o", "s", "D", "^")
+
+INK, LINES, PAPER = "#222222", "#d4d4d4", "#ffffff"
+"""Text, grid and background. The page puts its own colours in their place, so that dark mode works."""
+FLOOR = 0.01
+"""Percentage points: a smaller regret, zero too, is drawn here, because a logarithmic axis has no zero."""
+
+_DPI = 150
+_WIDTH = 7.2  # inches
+_LINE = 0.21  # inches, a line of text with its spacing
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "savefig.facecolor": PAPER,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,  # a dollar sign in a label does not start a formula
+    "svg.fonttype": "path",
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure.
+
+    Attributes:
+        name: file name without its ending.
+        caption: what it shows, in plain words.
+        png, svg: the files' content.
+    """
+
+    name: str
+    caption: str
+    png: bytes
+    svg: bytes
+
+
+def draw_all(measured: Sequence[Measured], curves: Sequence[AnytimeCurve], summary: Summary) -> list[Drawing]:
+    """The anytime regret on either split, and the distribution of the final test regret."""
+    import matplotlib
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # the user's matplotlibrc must not change a report
+        matplotlib.rcParams.update(cast("Any", _STYLE))
+        drawings = [_anytime([c for c in curves if c.split == split], split, summary) for split in SPLITS]
+        drawings.append(_distribution(measured, summary))
+    return drawings
+
+
+def _anytime(curves: Sequence[AnytimeCurve], split: Split, summary: Summary) -> Drawing:
+    drawn = [c for c in curves if c.runs]
+    columns = min(2, len(drawn))
+    labels = [_wrapped(c.optimizer, 36 if columns == 2 else 76) for c in drawn]
+    lines = sum(label.count("\n") + 1 for label in labels)
+    figure, axes = _figure(4.2 + _LINE * lines / max(1, columns))
+    single = [c for c in drawn if len(c.gpu_seconds) == 1]
+    lowest = min((float(np.nanmin([c.mean, c.low])) for c in drawn if len(c.mean)), default=1.0)
+    colours = _styles([c.optimizer for c in curves])
+    handles: list[Any] = []
+    for curve in drawn:
+        colour, dash, marker = colours[curve.optimizer]
+        mean, low, high = (np.maximum(y, FLOOR) for y in (curve.mean, curve.low, curve.high))
+        if curve in single:  # one point is no line
+            errors = np.nan_to_num(np.stack((mean - low, high - mean)))
+            handles.append(axes.errorbar(curve.gpu_seconds, mean, yerr=errors, color=colour, marker=marker, capsize=3))
+        else:
+            axes.fill_between(curve.gpu_seconds, low, high, color=colour, alpha=0.18, linewidth=0)
+            handles += axes.plot(curve.gpu_seconds, mean, color=colour, linestyle=dash, linewidth=1.8)
+    clipped = lowest < FLOOR
+    axes.set_xlabel("GPU time of a run (s)")
+    axes.set_ylabel(
+        f"{split} regret (percentage points)" + (f"\nbelow {FLOOR:g} drawn at {FLOOR:g}" if clipped else "")
+    )
+    if drawn:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        if clipped:
+            axes.set_ylim(bottom=FLOOR * 0.85)
+        _plain_log_ticks(axes)
+        axes.grid(True, which="major", color=LINES, linewidth=0.7)
+        # Numbers first: a legend leaves out labels that begin with an underscore.
+        legend = figure.legend(
+            handles, list(map(str, range(len(labels)))), loc="outside upper left", ncols=columns, frameon=False
+        )
+        for text, label in zip(legend.get_texts(), labels, strict=True):
+            text.set_text(label)
+    else:
+        _nothing(axes)
+    caption = (
+        f"Regret of the incumbent on the {split} set over GPU time (simulated seconds plus the optimizer's own): mean"
+        " over runs, with the pointwise 95 % bootstrap band. Lower is better; both axes are logarithmic. A line starts"
+        " where every run of the strategy has an incumbent; a run that has ended keeps its last one."
+    )
+    if clipped:
+        caption += f" Regrets below {FLOOR:g} points, zero too, are drawn at {FLOOR:g}."
+    if alone := [c.optimizer for c in drawn if c.runs == 1]:
+        caption += f" No band with a single run: {', '.join(alone)}."
+    caption += _left_out(summary)
+    return _saved(figure, f"anytime_{split}_regret", caption)
+
+
+def _distribution(measured: Sequence[Measured], summary: Summary) -> Drawing:
+    from matplotlib.patches import Rectangle
+
+    groups = {label: [m.test_regret[-1] for m in group if m.found] for label, group in by_optimizer(measured).items()}
+    labels = [_wrapped(label, 26) for label in groups]
+    most_lines = max(label.count("\n") + 1 for label in labels)
+    figure, axes = _figure(1.1 + max(0.62, _LINE * most_lines) * len(groups))
+    colours = _styles(list(groups))
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    means = {row.optimizer: row.test_mean for row in summary.rows}
+    for place, (label, regrets) in enumerate(groups.items()):
+        colour, _, marker = colours[label]
+        jitter = place + rng.uniform(
+            -0.2, 0.2, size=len(regrets)
+        )  # before the branch: one row's runs do not move another's
+        if not regrets:
+            continue
+        if len(regrets) > 1:
+            low, first, median, third, high = np.quantile(regrets, (0, 0.25, 0.5, 0.75, 1))
+            box = Rectangle((first, place - 0.28), third - first, 0.56, fill=False, edgecolor=INK, linewidth=1.0)
+            axes.add_patch(box)
+            axes.hlines((place, place), (low, third), (first, high), color=INK, linewidth=0.8)
+            axes.vlines((low, high), place - 0.14, place + 0.14, color=INK, linewidth=0.8)
+            axes.vlines(median, place - 0.28, place + 0.28, color=INK, linewidth=2.0)
+        axes.scatter(regrets, jitter, s=14, color=colour, marker=marker, alpha=0.65, linewidth=0, zorder=3)
+        axes.scatter(
+            [means[label].value], [place], s=46, color=PAPER, edgecolor=INK, linewidth=1.3, marker="D", zorder=4
+        )
+    axes.set_yticks(range(len(groups)), labels)
+    axes.set_ylim(len(groups) - 0.45, -0.55)  # the first strategy on top
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("test regret at the end of a run (percentage points)")
+    if any(groups.values()):
+        axes.set_xlim(
+            left=min(0.0, *(min(g) for g in groups.values() if g)) - 0.02 * max(max(g) for g in groups.values() if g)
+        )
+        axes.grid(True, axis="x", color=LINES, linewidth=0.7)
+        axes.set_axisbelow(True)
+    else:
+        _nothing(axes)
+    caption = (
+        "Test regret at the end of each run; lower is better. Dots are runs (spread up and down only to be told"
+        " apart), the box holds the middle half of them, its thick line is the median, the whiskers reach the best and"
+        " the worst run, the diamond is the mean." + _left_out(summary)
+    )
+    return _saved(figure, "final_test_regret", caption)
+
+
+def _left_out(summary: Summary) -> str:
+    rows = [f"{row.without_incumbent} of {row.optimizer}" for row in summary.rows if row.without_incumbent]
+    return f" Runs without an incumbent are not drawn: {', '.join(rows)}." if rows else ""
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _styles(labels: Sequence[str]) -> dict[str, tuple[str, Any, str]]:
+    """Colour, line style and marker of each label, by its place among all."""
+    looks = zip(itertools.cycle(PALETTE), itertools.cycle(DASHES), itertools.cycle(MARKERS), strict=False)
+    return dict(zip(labels, looks, strict=False))
+
+
+def _wrapped(label: str, width: int) -> str:
+    """Break a label into lines of at most `width` characters, where possible after a punctuation mark."""
+    lines = [""]
+    for part in re.findall(rf".{{0,{width - 1}}}?[,(_.:\s]|.{{1,{width}}}", label.replace("\n", " ")):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.strip() for line in lines)
+
+
+def _plain_log_ticks(axes: Axes) -> None:
+    """Write 0.1, 1, 10 and not powers of ten; label 2 and 5 as well where the axis is shorter than two decades."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        decades = np.log10(high / low)
+        subs = (1.0, 2.0, 3.0, 5.0, 7.0) if decades < 0.8 else (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
+        axis.set_major_locator(LogLocator(subs=subs, numticks=30))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}" if value < 1e6 else f"{value:.0e}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def _nothing(axes: Axes) -> None:
+    axes.text(0.5, 0.5, "no run found an incumbent", transform=axes.transAxes, ha="center", va="center")
+    axes.set_xticks([])
+
+
+def _saved(figure: Figure, name: str, caption: str) -> Drawing:
+    import matplotlib
+
+    files = {}
+    with matplotlib.rc_context({"svg.hashsalt": name}):  # ids from the content, not from the clock
+        for kind in ("png", "svg"):
+            buffer = io.BytesIO()
+            # Agg and SVG would differ in the layout by their dots per inch; one value for both.
+            metadata = {"Software": None} if kind == "png" else {"Date": None}
+            figure.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata)
+            files[kind] = buffer.getvalue()
+    return Drawing(name, caption, files["png"], files["svg"])

@@ -1,0 +1,276 @@
+"""The report of a study in a folder: one page that needs nothing else, and its numbers, figures and table as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core import Budget
+from .curves import AnytimeCurve, anytime_curves
+from .figures import INK, LINES, PALETTE, PAPER, Drawing, draw_all
+from .latex import latex_table
+from .summary import COLUMNS, Measured, Summary, by_optimizer, measure, summarise_measured
+
+if TYPE_CHECKING:
+    from ...benchmarks.base import Benchmark
+    from ..run import Run
+
+CURVE_FIELDS = ("optimizer", "split", "gpu_seconds", "regret_mean", "low", "high")
+RUN_FIELDS = (
+    "optimizer",
+    "seed",
+    "repetition",
+    "final_test_regret",
+    "final_validation_regret",
+    "tau",
+    "simulated_seconds",
+    "optimizer_seconds",
+    "evaluations",
+    "failed",
+    "incumbent",
+)
+
+
+def write_report(
+    runs: Sequence[Run],
+    benchmark: Benchmark,
+    folder: Path | str,
+    *,
+    specification: Mapping[str, Any],
+    environment: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write `index.html`, `summary.csv`, `curves.csv`, `runs.csv`, `table.tex` and `figures/*.png|svg`.
+
+    Regrets in every file are percentage points, times are seconds; an empty cell is an undefined number. The same runs,
+    specification and environment give the same bytes (with the same version of matplotlib). Each file is written under
+    a temporary name and then moved, so a reader never sees half of one; other files in the folder stay.
+
+    Args:
+        runs: of any number of strategies on this benchmark.
+        benchmark: opened; asked for final accuracies only.
+        folder: made if it is missing.
+        specification: what the study was asked to do, shown as JSON; `budget` in it heads the page as well.
+        environment: versions, hosts and whatever else belongs to "where"; None describes this process.
+
+    Returns:
+        The path of `index.html`.
+
+    Raises:
+        ValueError: no runs, runs of another benchmark, or one run given twice.
+    """
+    measured = measure(runs, benchmark)
+    summary = summarise_measured(measured)
+    curves = anytime_curves(measured)
+    drawings = draw_all(measured, curves, summary)
+    page = _page(measured, summary, drawings, benchmark, specification, _here() if environment is None else environment)
+    folder = Path(folder)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    records = summary.records()
+    _write(folder / "summary.csv", _csv(list(records[0]), (record.values() for record in records)))
+    _write(folder / "curves.csv", _csv(CURVE_FIELDS, _curve_rows(curves)))
+    _write(folder / "runs.csv", _csv(RUN_FIELDS, _run_rows(measured, benchmark)))
+    _write(folder / "table.tex", latex_table(summary).encode())
+    for drawing in drawings:
+        _write(folder / "figures" / f"{drawing.name}.png", drawing.png)
+        _write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
+    _write(folder / "index.html", page.encode())
+    return folder / "index.html"
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _csv(fields: Sequence[str], rows: Iterable[Iterable[object]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(fields)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    return buffer.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def _curve_rows(curves: Sequence[AnytimeCurve]) -> Iterable[Iterable[object]]:
+    for c in curves:
+        for point in zip(c.gpu_seconds.tolist(), c.mean.tolist(), c.low.tolist(), c.high.tolist(), strict=True):
+            yield (c.optimizer, c.split, *point)
+
+
+def _run_rows(measured: Sequence[Measured], benchmark: Benchmark) -> Iterable[Iterable[object]]:
+    for group in by_optimizer(measured).values():
+        for m in group:
+            incumbent = m.run.incumbent
+            yield (
+                m.run.optimizer,
+                m.run.seed,
+                m.run.repetition,
+                float(m.test_regret[-1]),
+                float(m.validation_regret[-1]),
+                m.tau,
+                m.run.simulated_seconds,
+                m.run.optimizer_seconds,
+                len(m.run.trials),
+                m.failed,
+                None if incumbent is None else benchmark.space.to_string(incumbent),
+            )
+
+
+def _here() -> dict[str, str]:
+    """Versions and host of this process."""
+    versions = {"Python": platform.python_version()}
+    for name in ("nasharness", "numpy", "matplotlib"):
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from a source folder that was never installed
+            versions[name] = "not installed as a package"
+    return {**versions, "platform": platform.platform(), "host": platform.node()}
+
+
+def _page(
+    measured: Sequence[Measured],
+    summary: Summary,
+    drawings: Sequence[Drawing],
+    benchmark: Benchmark,
+    specification: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> str:
+    import jinja2
+    import markupsafe
+
+    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
+    engine = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    info = benchmark.info
+    labels = [row.optimizer for row in summary.rows]
+    engine.filters["breakable"] = _breakable
+    return engine.from_string(template).render(
+        title=f"{labels[0] if len(labels) == 1 else f'{len(labels)} search strategies'} on {summary.benchmark}",
+        lead=_lead(measured, summary, benchmark, specification),
+        verdicts=summary.verdicts(),
+        notes=_notes(summary),
+        columns=COLUMNS,
+        rows=[[_split_interval(cell) for cell in row] for row in summary.rows_for_display()[1]],
+        figures=[
+            {
+                "svg": markupsafe.Markup(_inline_svg(drawing, number)),  # noqa: S704  (text in it is drawn as paths)
+                "caption": drawing.caption,
+            }
+            for number, drawing in enumerate(drawings)
+        ],
+        specification=json.dumps(specification, indent=2, default=str, ensure_ascii=False),
+        environment=[(str(name), _plain(value)) for name, value in environment.items()],
+        benchmark=[
+            ("id", info.id),
+            ("architectures", f"{benchmark.space.size:,} ({benchmark.space.name})"),
+            ("full schedule", f"{benchmark.max_epochs} epochs"),
+            ("best test accuracy", f"{100 * benchmark.optimum.test_accuracy:.2f} %"),
+            ("best validation accuracy", f"{100 * benchmark.optimum.val_accuracy:.2f} %"),
+            ("source", info.source),
+            ("licence", info.licence),
+            ("sha256", info.sha256),
+            ("version history", info.version_history),
+            *((str(name), _plain(value)) for name, value in info.details.items()),
+        ],
+    )
+
+
+def _lead(
+    measured: Sequence[Measured], summary: Summary, benchmark: Benchmark, specification: Mapping[str, Any]
+) -> str:
+    labels = [row.optimizer for row in summary.rows]
+    names = labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
+    repetitions = sorted({row.repetitions for row in summary.rows})
+    counts = f"{repetitions[0]}" if len(repetitions) == 1 else f"{repetitions[0]} to {repetitions[-1]}"
+    seeds = sorted({m.run.seed for m in measured})
+    budget = budget_in_words(specification.get("budget"))
+    verb = "was run" if len(labels) == 1 else "were each run"
+    return (
+        f"{names} {verb} {counts} {'time' if counts == '1' else 'times'} on {summary.benchmark}"
+        f" ({benchmark.space.size:,} architectures), {f'each run with a budget of {budget}, ' if budget else ''}"
+        f"study {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}. "
+        "A search sees only validation accuracy. Regret is how far the architecture that it would return lies below"
+        " the best of the benchmark, in percentage points; lower is better."
+    )
+
+
+def budget_in_words(value: object) -> str:
+    """A budget in words: from a `Budget`, its text or its fields; empty where there is none to read."""
+    try:
+        if isinstance(value, Mapping):
+            value = Budget(seconds=value.get("seconds"), evaluations=value.get("evaluations"))
+        elif isinstance(value, str | int):
+            value = Budget.parse(str(value))
+    except (ValueError, TypeError):
+        return str(value)
+    if not isinstance(value, Budget):
+        return "" if value is None else str(value)
+    parts = [f"{value.seconds:,.10g} simulated GPU seconds"] if value.seconds is not None else []
+    parts += [f"{value.evaluations:,} evaluations"] if value.evaluations is not None else []
+    return " or ".join(parts) + (", whichever comes first" if len(parts) == 2 else "")
+
+
+def _notes(summary: Summary) -> list[str]:
+    return [
+        f"{row.optimizer} had nothing left to propose before the budget ended in {row.finished_early} of"
+        f" {row.repetitions} runs."
+        for row in summary.rows
+        if row.finished_early
+    ]
+
+
+def _breakable(text: str) -> str:
+    """Let a browser break a long label after an underscore, comma or bracket, and nowhere else."""
+    import markupsafe
+
+    return markupsafe.Markup(re.sub(r"([_,(])", r"\1<wbr>", str(markupsafe.escape(text))))  # noqa: S704  (escaped)
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _split_interval(cell: str) -> tuple[str, str]:
+    """`1.23 [1.10, 1.37]` in two, so that the page can put the interval on a line of its own."""
+    match = re.fullmatch(r"(-?[\d.,]+) (\[.*)", cell)
+    return (match[1], match[2]) if match else (cell, "")
+
+
+_SVG_CHANGES = (
+    (r"^.*?(?=<svg)", ""),  # XML declaration and doctype
+    (r"<metadata>.*?</metadata>", ""),
+    (r'\sxmlns(:\w+)?="[^"]*"', ""),  # HTML knows SVG without
+    (r"xlink:href", "href"),
+    (r'(<svg\b[^>]*?)\swidth="[^"]*"', r"\1"),  # the page sizes it
+    (r'(<svg\b[^>]*?)\sheight="[^"]*"', r"\1"),
+    (re.escape(INK), "var(--ink)"),
+    (re.escape(LINES), "var(--line)"),
+    (re.escape(PAPER), "var(--paper)"),
+    (re.escape(PALETTE[0].lower()), "var(--blue)"),  # too dark on a dark page
+)
+
+
+def _inline_svg(drawing: Drawing, number: int) -> str:
+    """A figure for the page: no namespaces or comments, the page's colours, ids that no other figure has."""
+    svg = drawing.svg.decode()
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)  # matplotlib writes every text into one, unescaped labels too
+    for pattern, replacement in _SVG_CHANGES:
+        svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{number}-", svg)
+    label = f"Figure {number + 1}: {drawing.name.replace('_', ' ')}"
+    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()

@@ -1,0 +1,143 @@
+"""From ids to things."""
+
+import textwrap
+
+import pytest
+
+from nasharness import Benchmark, load
+from nasharness.harness.registry import RegistryError, entry_points, optimizer_spec, resolve, split_ids
+from nasharness.optimizers.random_search import RandomSearch
+from nasharness.optimizers.regularized_evolution import RegularizedEvolution
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """A user's module in the current folder."""
+
+    def write(text, name="usermodule"):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+        return name
+
+    monkeypatch.setattr("sys.path", list(__import__("sys").path))
+    return write
+
+
+def test_close_matches_are_offered():
+    """A misspelt id is answered with what it may have meant."""
+    with pytest.raises(
+        RegistryError, match="unknown optimizer 'regularised_evolution': did you mean regularized_evolution"
+    ):
+        resolve("optimizers", "regularised_evolution")
+
+
+def test_unknown_ids_list_what_there_is():
+    """Nothing close: the message lists what is known."""
+    with pytest.raises(RegistryError, match=r"unknown benchmark 'zzz': known: digits201-v1"):
+        load("zzz")
+
+
+def test_an_id_without_version_is_the_newest():
+    """`digits201` opens `digits201-v1`."""
+    assert load("digits201").id == "digits201-v1"
+    assert isinstance(load("digits201-v1"), Benchmark)
+
+
+def test_every_entry_point_loads():
+    """What is registered can be imported and is of its kind."""
+    for name in entry_points("optimizers"):
+        assert optimizer_spec(name).label == name
+    for name in entry_points("benchmarks"):
+        assert load(name).id == name
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "parameters"),
+    [
+        ("random_search", "random_search", {}),
+        ("regularized_evolution@nats", "regularized_evolution@nats", {"population": 10, "sample": 3}),
+        (
+            "regularized_evolution( sample = 5,population=50 )",
+            "regularized_evolution(population=50, sample=5)",
+            {"population": 50, "sample": 5},
+        ),
+        (
+            "regularized_evolution@nats(sample=4)",
+            "regularized_evolution@nats(sample=4)",
+            {"population": 10, "sample": 4},
+        ),
+    ],
+)
+def test_optimizer_ids(text, label, parameters):
+    """Presets and explicit values; the label does not depend on how it was typed."""
+    spec = optimizer_spec(text)
+    assert (spec.label, dict(spec.parameters)) == (label, parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("regularized_evolution@big", "has no preset 'big'; it has: nats"),
+        ("random_search@nats", "it has: none"),
+        ("regularized_evolution(size=3)", "its hyper-parameters are: population, sample"),
+        ("regularized_evolution(3)", "given by name"),
+        ("regularized_evolution(sample=)", "cannot read the hyper-parameters"),
+        ("regularized_evolution(sample=__import__('os'))", "cannot read the hyper-parameters"),
+        ("regularized evolution", "cannot read the optimizer"),
+        ("", "cannot read the optimizer"),
+        ("no_such_module_here:Thing", "no such module"),
+        ("nasharness.optimizers.random_search:RandomSearhc", "did you mean 'RandomSearch'"),
+        ("nasharness.optimizers.base:SearchFinished", "not a subclass of nasharness.Optimizer"),
+    ],
+)
+def test_bad_optimizer_ids(text, message):
+    """Each mistake gets its own answer."""
+    with pytest.raises(RegistryError, match=message):
+        optimizer_spec(text)
+
+
+def test_a_class_of_the_users(module):
+    """`module:Class` is found in the current folder."""
+    name = module(
+        """
+        from nasharness.optimizers.random_search import RandomSearch
+        class Mine(RandomSearch):
+            pass
+        """
+    )
+    assert issubclass(optimizer_spec(f"{name}:Mine").factory, RandomSearch)
+
+
+def test_a_module_that_does_not_import(module):
+    """The user's own error is passed on, with its type."""
+    name = module("1 / 0", "brokenmodule")
+    with pytest.raises(RegistryError, match=r"importing 'brokenmodule'.*ZeroDivisionError"):
+        optimizer_spec(f"{name}:Mine")
+
+
+def test_a_module_that_misses_another(module):
+    """A missing dependency of the user's module is not mistaken for a missing module."""
+    name = module("import not_installed_anywhere", "needymodule")
+    with pytest.raises(RegistryError, match="No module named 'not_installed_anywhere'"):
+        optimizer_spec(f"{name}:Mine")
+
+
+def test_classes_are_accepted():
+    """A class needs no id."""
+    assert optimizer_spec(RegularizedEvolution).label == "RegularizedEvolution"
+    with pytest.raises(RegistryError, match="not a subclass"):
+        optimizer_spec(dict)
+
+
+def test_split_ids():
+    """Commas inside parentheses do not separate ids."""
+    assert split_ids("a,b(x=1, y=(2, 3)) ,c@p,") == ["a", "b(x=1, y=(2, 3))", "c@p"]
+
+
+def test_a_benchmark_must_be_one():
+    """`load` refuses what is not a benchmark."""
+    with pytest.raises(RegistryError, match="not a nasharness.Benchmark"):
+        load("builtins:dict")
+    with pytest.raises(RegistryError, match="a benchmark is a Benchmark or a function"):
+        load("math:pi")

@@ -1,0 +1,69 @@
+"""What README shows is what happens."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line[2:]
+    for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("$ ")
+]
+
+
+def type_in(folder, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    ).stdout
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "my_optimizer.py").write_text(PYTHON[0])
+    return tmp_path
+
+
+def test_the_example_optimizer_conforms_and_runs(folder):
+    """The class in README passes every check and runs by the command beside it, from a file outside the repository."""
+    check, compare = (shlex.split(c) for c in COMMANDS if "my_optimizer" in c)
+    assert "13 of 13 checks passed" in type_in(folder, "-m", *check)
+    assert "HillClimber(warmup=50)" in type_in(folder, "-m", *compare)
+
+
+def test_the_python_session_runs(folder):
+    """The session under "In Python" runs as it stands."""
+    type_in(folder, "-c", PYTHON[1])
+    assert (folder / "report" / "index.html").exists()
+
+
+def test_every_command_exists():
+    """Every `make` target and every `nasharness` command in README is there."""
+    makefile = (Path(__file__).parent.parent / "Makefile").read_text()
+    for command in COMMANDS:
+        words = shlex.split(command)
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE)
+        else:
+            assert words[0] == "nasharness"
+
+
+@pytest.mark.slow
+def test_the_build_command_trains(folder):
+    """The trial build in README trains its networks and keeps them."""
+    (build,) = (shlex.split(c) for c in COMMANDS if c.startswith("nasharness build"))
+    assert "Trained 8 networks per seed" in type_in(folder, "-m", *build)
