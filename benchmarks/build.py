@@ -139,11 +139,15 @@ _SCALARS = ("test_loss", "test_accuracy", "params", "flops")
 class Journal:
     """The finished cells of a build, in SQLite: `cells(class, seed, payload, error, tries)`.
 
+    Args:
+        path: the file; made if it is not there.
+        spec: the build that it must belong to; None takes any.
+
     Raises:
         BuildError: the file belongs to a build with another specification, or is no journal.
     """
 
-    def __init__(self, path: Path, spec: BuildSpec) -> None:
+    def __init__(self, path: Path, spec: BuildSpec | None) -> None:
         self.path = path
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
@@ -154,7 +158,7 @@ class Journal:
                 " PRIMARY KEY (class, seed))"
             )
             found = dict(self._db.execute("SELECT key, value FROM meta"))
-            if not found:
+            if not found and spec is not None:
                 self._db.executemany(
                     "INSERT INTO meta VALUES (?, ?)", [("version", str(JOURNAL_VERSION)), ("spec", spec.to_json())]
                 )
@@ -163,7 +167,7 @@ class Journal:
             raise BuildError(f"cannot use {path} as a build journal: {error}") from error
         if found.get("version") != str(JOURNAL_VERSION):
             raise BuildError(f"{path} was written by another version of nasharness (journal {found.get('version')})")
-        if found["spec"] != spec.to_json():
+        if spec is not None and found["spec"] != spec.to_json():
             raise BuildError(
                 f"{path} belongs to a build with another specification:\n  there: {found['spec']}\n  here:  {spec.to_json()}\n"
                 "Use the same options to go on with it, or another --out."

@@ -44,8 +44,19 @@ class RegistryError(ValueError):
 
 @functools.cache
 def entry_points(group: Group) -> Mapping[str, metadata.EntryPoint]:
-    """The registered names of a group, sorted."""
-    found = {point.name: point for point in metadata.entry_points(group=f"nasharness.{group}")}
+    """The registered names of a group, sorted.
+
+    Raises:
+        RegistryError: two packages register one name for different things.
+    """
+    found: dict[str, metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=f"nasharness.{group}"):
+        other = found.setdefault(point.name, point)
+        if other.value != point.value:
+            raise RegistryError(
+                f"two installed packages register the {_singular(group)} {point.name!r}: {other.value} and {point.value};"
+                " uninstall one of them"
+            )
     return dict(sorted(found.items()))
 
 
@@ -99,13 +110,22 @@ def _import(name: str) -> Any:
 
 
 def load(name: str) -> Benchmark:
-    """Open the benchmark with this id: `load("digits201")`.
+    """Open a benchmark: `load("digits201")`.
+
+    Args:
+        name: an id; the newest version where the id names none; a file that `nasharness build` wrote, ending in
+            `.safetensors`; or `package.module:Name` of a Benchmark or of a function that returns one.
 
     Raises:
         RegistryError: unknown id, or not a benchmark.
+        TableError: a file that is missing, damaged or foreign.
     """
     from ..benchmarks.base import Benchmark
 
+    if name.endswith(".safetensors"):
+        from ..benchmarks.digits201 import open_built
+
+        return open_built(Path(name))
     opened = resolve("benchmarks", name)
     if not isinstance(opened, Benchmark):
         if not callable(opened):

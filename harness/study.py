@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -84,7 +84,7 @@ class Study:
             specification = store.specification()
             if specification is None:
                 raise StoreError(f"the study in {folder} was never started")
-            benchmark = load(specification["benchmark"])
+            benchmark = load(specification["benchmark_source"])
             if benchmark.info.sha256 != specification["benchmark_sha256"]:
                 raise StoreError(
                     f"the study in {folder} was made on another version of {benchmark.id}"
@@ -168,10 +168,11 @@ def _source_sha256(factory: type) -> str:
 
 
 def _specification(
-    specs: Sequence[OptimizerSpec], benchmark: Benchmark, budget: Budget, repetitions: int, seed: int
+    specs: Sequence[OptimizerSpec], benchmark: Benchmark, source: str, budget: Budget, repetitions: int, seed: int
 ) -> dict[str, Any]:
     return {
         "benchmark": benchmark.id,
+        "benchmark_source": str(Path(source).resolve()) if source.endswith(".safetensors") else source,
         "benchmark_sha256": benchmark.info.sha256,
         "budget": str(budget),
         "seed": seed,
@@ -187,15 +188,15 @@ def _specification(
     }
 
 
-def _merge(old: Mapping[str, Any] | None, new: dict[str, Any], where: Path) -> dict[str, Any]:
-    """The specification to store: repetitions and optimizers may be added, nothing else may change."""
+def _merge(old: Mapping[str, Any] | None, new: dict[str, Any], with_runs: set[str], where: Path) -> dict[str, Any]:
+    """The specification to store: repetitions and optimizers may be added, nothing that has runs may change."""
     if old is None:
         return new
     for key in ("benchmark", "benchmark_sha256", "budget", "seed"):
         if old[key] != new[key]:
             raise StoreError(f"{where} holds a study with {key} {old[key]!r}, not {new[key]!r}: choose another --out")
     for label, there in old["optimizers"].items():
-        here = new["optimizers"].get(label, there)
+        here = new["optimizers"].get(label, there) if label in with_runs else there
         for key in ("class", "parameters", "source_sha256"):
             if here[key] != there[key]:
                 what = "source code" if key == "source_sha256" else key
@@ -310,17 +311,18 @@ def compare(
         raise ValueError(f"seed must be a whole number from 0, not {seed!r}")
     opened = load(benchmark) if isinstance(benchmark, str) else benchmark
     budget = budget or Budget(evaluations=300)
-    specification = _specification(specs, opened, budget, repetitions, seed)
+    source = benchmark if isinstance(benchmark, str) else benchmark.id
+    specification = _specification(specs, opened, source, budget, repetitions, seed)
 
     with ExitStack() as stack:
         store: Store | None = None
         finished: set[tuple[str, int]] = set()
         if out is not None:
             store = stack.enter_context(Store(Path(out), create=True))
-            stored = _merge(store.specification(), specification, Path(out))
+            finished = store.finished()
+            stored = _merge(store.specification(), specification, {label for label, _ in finished}, Path(out))
             if stored != store.specification():
                 store.set_specification(stored)
-            finished = store.finished()
         todo = {spec.label: [r for r in range(repetitions) if (spec.label, r) not in finished] for spec in specs}
         in_memory: list[tuple[Run, dict[str, Any]]] = []
         failures: list[str] = []
@@ -331,20 +333,23 @@ def compare(
             total = len(specs) * repetitions
             done = total - sum(map(len, todo.values()))
             progress(done, total)
-            for results, failure in _execute(executor, specs, todo, portable, budget, seed, jobs):
-                for finished_run, measured in results:
-                    if store is not None:
-                        store.write(finished_run, measured)
-                    else:
-                        in_memory.append((finished_run, measured))
-                done += len(results)
-                if failure is not None:
-                    failures.append(failure)
-                progress(done, total)
+            try:
+                for results, failure in _execute(executor, specs, todo, portable, budget, seed, jobs):
+                    for finished_run, measured in results:
+                        if store is not None:
+                            store.write(finished_run, measured)
+                        else:
+                            in_memory.append((finished_run, measured))
+                    done += len(results)
+                    if failure is not None:
+                        failures.append(failure)
+                    progress(done, total)
+            except BrokenExecutor as error:
+                failures.append(f"a worker process died, of too little memory perhaps ({type(error).__name__})")
         study = Study._gather(specification, opened, in_memory if store is None else store.runs())
     if failures:
         kept = f" The {len(study.runs)} finished runs are kept" + (f" in {out}." if out is not None else ".")
-        raise StudyError("\n".join(failures) + f"\n{len(failures)} optimizer(s) failed.{kept}", study)
+        raise StudyError("\n".join(failures) + f"\nNot all runs could be finished.{kept}", study)
     return study
 
 

@@ -233,10 +233,12 @@ def check_failed_never_wins(spec: OptimizerSpec) -> None:
 def check_never_sees_the_future(spec: OptimizerSpec) -> None:
     """Proposals depend only on what was told so far: two objectives that agree for k trials give the same k + 1 proposals."""
     for k in (1, 40, 130):
+
+        def turned(i: int, arch: Architecture, k: int = k) -> float:
+            return _score(arch) if i < k else 1.0 - _score(arch)
+
         one = _play(spec, seed=8, trials=k + 1)
-        other = _play(
-            spec, seed=8, trials=k + 1, value=lambda i, arch, k=k: _score(arch) if i < k else 1.0 - _score(arch)
-        )
+        other = _play(spec, seed=8, trials=k + 1, value=turned)
         assert one == other, f"proposals up to {k} depend on a later answer"
 
 

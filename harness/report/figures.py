@@ -176,7 +176,7 @@ def _distribution(measured: Sequence[Measured], summary: Summary) -> Drawing:
     else:
         _nothing(axes)
     caption = (
-        "Test regret at the end of each run; lower is better. Dots are runs (spread up and down only to be told"
+        "Test regret at the end of each run; lower is better. Small marks are runs (spread up and down only to be told"
         " apart), the box holds the middle half of them, its thick line is the median, the whiskers reach the best and"
         " the worst run, the diamond is the mean." + _left_out(summary)
     )

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -159,6 +160,49 @@ def test_a_failing_optimizer_does_not_take_the_others_with_it(tmp_path):
     kept = [r.optimizer for r in e.value.study.runs]
     assert kept.count("random_search") == 30
     assert 0 < kept.count("Raising") < 30
+
+
+def test_a_failed_optimizer_can_be_mended(tmp_path):
+    """Code that has no finished run yet may change: the mended class runs in the same folder."""
+    store_with_failure = {"class": "x:Y", "parameters": {}, "source_sha256": "before"}
+    compare(["random_search"], "digits201", SMALL, repetitions=1, out=tmp_path)
+    with Store(tmp_path, create=True) as store:
+        specification = store.specification()
+        specification["optimizers"]["local_search"] = store_with_failure
+        store.set_specification(specification)
+    study = compare(["random_search", "local_search"], "digits201", SMALL, repetitions=1, out=tmp_path)
+    assert [r.optimizer for r in study.runs] == ["random_search", "local_search"]
+
+
+class Dying(Optimizer):
+    """Takes its process with it."""
+
+    def ask(self):
+        os._exit(1)
+
+    def tell(self, trial):
+        pass
+
+
+def test_a_worker_that_dies_is_reported(tmp_path, monkeypatch):
+    """A process that vanishes ends the study with an error that says so; finished runs are kept."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    compare(["random_search"], "digits201", SMALL, repetitions=2, out=tmp_path)
+    with pytest.raises(StudyError, match=r"worker process died.*\n.*The 2 finished runs are kept") as error:
+        compare(["random_search", Dying], "digits201", SMALL, repetitions=2, jobs=2, out=tmp_path)
+    assert len(error.value.study.runs) == 2
+
+
+def test_a_built_file_is_a_benchmark(tmp_path, monkeypatch):
+    """A file that `nasharness build` wrote can be named wherever an id is accepted, and its study found again elsewhere."""
+    from nasharness.benchmarks import digits201
+
+    shutil.copy(digits201.FILE, tmp_path / "mine.safetensors")
+    monkeypatch.chdir(tmp_path)
+    study = compare(["random_search"], "mine.safetensors", SMALL, repetitions=2, jobs=2, out=tmp_path / "out")
+    assert study.benchmark.id == "mine"
+    monkeypatch.chdir("/")
+    assert prints(Study.open(tmp_path / "out")) == prints(study)
 
 
 class Interrupting(Optimizer):

@@ -106,7 +106,7 @@ class ChangesSpace(Optimizer):
         return Proposal(self.space.sample(self.rng))
 
     def tell(self, trial):
-        self.space.cardinalities = tuple(self.space.cardinalities[:-1]) + (1,)
+        self.space.cardinalities = (*self.space.cardinalities[:-1], 1)
 
 
 class NoSuper(Optimizer):
