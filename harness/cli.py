@@ -101,17 +101,18 @@ def _progress(description: str, quiet: bool) -> Iterator[Callable[[int, int], No
 
 
 def _print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for i, header in enumerate(headers):
-        table.add_column(header, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(header.replace(" ", "\n"), justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
-        table.add_row(*row)
-    console = Console()
+        table.add_row(*(cell.replace(" [", "\n[") for cell in row))  # an interval goes below its number
+    console = Console(highlight=False)
     if not console.is_terminal:  # a pipe or a file: as wide as the table needs
-        console = Console(width=200)
+        console = Console(width=160, highlight=False)
     console.print(table)
 
 
@@ -293,7 +294,7 @@ def _report(study: Study, folder: Path, quiet: bool, as_json: bool) -> None:
         typer.echo(json.dumps({"report": str(page), "summary": _plain(dataclasses.asdict(study.summary()))}, indent=2))
     elif not quiet:
         summary = study.summary()
-        headers, rows = summary.rows_for_display()
+        headers, rows = summary.rows_for_display(brief=True)
         _print_table(headers, rows, title=f"{study.benchmark.id}, {study.specification['repetitions']} repetitions")
         for sentence in summary.verdicts():
             typer.echo(sentence)

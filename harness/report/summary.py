@@ -123,12 +123,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the displayed table: heading, what it means, the cell of a row."""
+    """A column of the displayed table: heading, what it means, the cell of a row.
+
+    `text` columns are set flush left; those that are not `brief` are left out where there is little room.
+    """
 
     heading: str
     meaning: str
     cell: Callable[[Row], str]
     text: bool = False
+    brief: bool = True
 
 
 def _fixed(value: float, digits: int) -> str:
@@ -188,6 +192,7 @@ COLUMNS: tuple[Column, ...] = (
         "validation regret, IQM",
         "Interquartile mean of the same validation regrets over runs.",
         lambda r: r.validation_iqm.text(),
+        brief=False,
     ),
     Column(
         "Kendall tau",
@@ -207,8 +212,13 @@ COLUMNS: tuple[Column, ...] = (
         " this part depends on the machine.",
         lambda r: _seconds(r.optimizer_seconds),
     ),
-    Column("evaluations", "Mean number of trials in a run.", lambda r: _fixed(r.evaluations, 1)),
-    Column("failed", "Failed trials in all runs together. A failed trial never wins.", lambda r: f"{r.failed:,}"),
+    Column("evaluations", "Mean number of trials in a run.", lambda r: _fixed(r.evaluations, 1), brief=False),
+    Column(
+        "failed",
+        "Failed trials in all runs together. A failed trial never wins.",
+        lambda r: f"{r.failed:,}",
+        brief=False,
+    ),
 )
 
 
@@ -224,9 +234,10 @@ class Summary:
     benchmark: str
     rows: tuple[Row, ...]
 
-    def rows_for_display(self) -> tuple[list[str], list[list[str]]]:
-        """Headings and the cells of each row as plain text, for a terminal, a page or a LaTeX table."""
-        return [c.heading for c in COLUMNS], [[c.cell(row) for c in COLUMNS] for row in self.rows]
+    def rows_for_display(self, *, brief: bool = False) -> tuple[list[str], list[list[str]]]:
+        """Headings and the cells of each row as plain text, for a terminal (`brief`), a page or a LaTeX table."""
+        columns = [c for c in COLUMNS if c.brief or not brief]
+        return [c.heading for c in columns], [[c.cell(row) for c in columns] for row in self.rows]
 
     def records(self) -> list[dict[str, str | int | float | None]]:
         """One flat record per strategy in full precision, for a CSV file or a frame; an estimate is three fields."""
