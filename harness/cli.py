@@ -107,7 +107,7 @@ def _print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: s
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for i, header in enumerate(headers):
-        table.add_column(header.replace(" ", "\n"), justify="left" if i == 0 else "right", no_wrap=i == 0)
+        table.add_column(header.replace(" ", "\n"), justify="left" if i == 0 else "right", no_wrap=i == 0, overflow="fold")
     for row in rows:
         table.add_row(*(cell.replace(" [", "\n[") for cell in row))  # an interval goes below its number
     console = Console(highlight=False)
