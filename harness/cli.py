@@ -38,22 +38,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 
 def main() -> None:
     """Entry point: run a command, and turn the errors that a user can mend into one message and an exit code."""
-    from ..benchmarks.build import BuildError
-    from ..benchmarks.table import TableError
-    from .registry import RegistryError
-    from .run import RunError
-    from .store import StoreError
-
     try:
         app()
-    except (RegistryError, StoreError, TableError, ValueError) as error:
-        _fail(str(error), 2)
-    except (RunError, BuildError) as error:
-        _fail(str(error), 1)
     except OSError as error:
         _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 2)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
+    except (ValueError, RuntimeError) as error:
+        # Imported here, so that `--help` does not load NumPy. Any other error is ours: it keeps its traceback.
+        from ..benchmarks.build import BuildError
+        from .run import RunError
+        from .store import StoreError
+
+        if isinstance(error, ValueError | StoreError):
+            _fail(str(error), 2)
+        if isinstance(error, RunError | BuildError):
+            _fail(str(error), 1)
+        raise
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -100,6 +101,19 @@ def _progress(description: str, quiet: bool) -> Iterator[Callable[[int, int], No
         yield update
 
 
+@contextmanager
+def _status(description: str, quiet: bool) -> Iterator[None]:
+    """A spinner on a terminal's standard error."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield
+        return
+    with console.status(description):
+        yield
+
+
 def _print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     from rich import box
     from rich.console import Console
@@ -107,7 +121,9 @@ def _print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: s
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for i, header in enumerate(headers):
-        table.add_column(header.replace(" ", "\n"), justify="left" if i == 0 else "right", no_wrap=i == 0, overflow="fold")
+        table.add_column(
+            header.replace(" ", "\n"), justify="left" if i == 0 else "right", no_wrap=i == 0, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(cell.replace(" [", "\n[") for cell in row))  # an interval goes below its number
     console = Console(highlight=False)
@@ -286,7 +302,7 @@ def _interrupted(folder: Path) -> NoReturn:
 
 
 def _report(study: Study, folder: Path, quiet: bool, as_json: bool) -> None:
-    with _progress("report", True):
+    with _status("writing the report", quiet or as_json):
         page = study.report(folder)
     if as_json:
         import dataclasses

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from .report.summary import Summary
 
 BLOCK = 100
-"""Repetitions per task: a run of 200 trials takes about 10 ms, and handing over a task about 1 ms."""
+"""Repetitions per task: a run of 200 trials takes a few milliseconds, about as long as handing over a task."""
 BLOCK_SECONDS = 2.0
-"""A task hands in what it has after this time, and the rest is planned again: at most this much work is lost in a kill."""
+"""A task hands in what it has after this time, and the rest is planned again: a kill loses little more than this much work."""
 
 Progress = Callable[[int, int], None]
 """Called with (runs finished, runs in all) whenever some have finished."""
@@ -345,7 +345,8 @@ def compare(
                         failures.append(failure)
                     progress(done, total)
             except BrokenExecutor as error:
-                failures.append(f"a worker process died, of too little memory perhaps ({type(error).__name__})")
+                reason = str(error).strip().splitlines()
+                failures.append(f"a worker process died: {reason[0] if reason else type(error).__name__}")
         study = Study._gather(specification, opened, in_memory if store is None else store.runs())
     if failures:
         kept = f" The {len(study.runs)} finished runs are kept" + (f" in {out}." if out is not None else ".")
@@ -389,8 +390,7 @@ def _execute(
 
     An optimizer that fails is not tried further: what is wrong with it will be wrong in the next repetition too.
     """
-    block = max(1, min(BLOCK, -(-sum(map(len, todo.values())) // (2 * jobs))))
-    queue = [(spec, todo[spec.label][i : i + block]) for spec in specs for i in range(0, len(todo[spec.label]), block)]
+    queue = [(spec, todo[spec.label][i : i + BLOCK]) for spec in specs for i in range(0, len(todo[spec.label]), BLOCK)]
     queue.reverse()
     failed: set[str] = set()
     running: dict[Future[Any], tuple[OptimizerSpec, list[int]]] = {}
@@ -412,8 +412,9 @@ def _execute(
                     if spec.label in failed:
                         failure = None  # one message per optimizer
                     failed.add(spec.label)
-                elif rest:
-                    queue.append((spec, rest))
+                elif rest:  # these runs are slow: share them out among idle workers
+                    pieces = max(1, jobs - len(queue))
+                    queue += [(spec, part) for i in range(pieces) if (part := rest[i::pieces])]
                 yield results, failure
     finally:
         for future in running:

@@ -17,7 +17,15 @@ import pytest
 import torch
 
 from nasharness.benchmarks import build as module
-from nasharness.benchmarks.build import BuildError, BuildSpec, Journal, build, build_locally, representatives, train_cell
+from nasharness.benchmarks.build import (
+    BuildError,
+    BuildSpec,
+    Journal,
+    build,
+    build_locally,
+    representatives,
+    train_cell,
+)
 from nasharness.benchmarks.digits201 import open_built
 from nasharness.benchmarks.networks.cost import count_parameters
 from nasharness.benchmarks.schedule import Schedule
@@ -378,26 +386,36 @@ def test_a_repaired_build_trains_the_failed_cells_only(fake, tmp_path, monkeypat
 
 
 class Breaking(Executor):
-    """Its third task, and every later one, finds the pool broken, as when a worker process died."""
+    """After so many tasks, every later one finds the pool broken, as when a worker process died."""
 
-    submitted = 0
+    def __init__(self, good=2):
+        self.good = good
+        self.submitted = 0
 
     def submit(self, fn, /, *args, **kwargs):
         self.submitted += 1
         future = Future()
-        if self.submitted < 3:
+        if self.submitted <= self.good:
             future.set_result(fn(*args, **kwargs))
         else:
             future.set_exception(BrokenProcessPool("a process in the pool was terminated abruptly"))
         return future
 
 
-@pytest.mark.parametrize("jobs", [1, 5])
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        1,
+        pytest.param(  # not strict: by chance the set may give the broken futures last
+            5, marks=pytest.mark.xfail(reason="bug: results that finished in the same pass as the death are dropped")
+        ),
+    ],
+)
 def test_a_worker_that_dies_loses_no_finished_cell(fake, tmp_path, jobs):
     """Where the pool breaks, the build ends with an error, and a next run trains only what had not finished."""
     out = tmp_path / "b.safetensors"
     with pytest.raises((BuildError, BrokenProcessPool), match="terminated abruptly"):
-        run(out, Breaking(), jobs=jobs)
+        run(out, Breaking(2 if jobs == 1 else 5), jobs=jobs)
     trained = set(fake)
     fake.clear()
     run(out)
@@ -433,7 +451,7 @@ def test_a_process_that_exits_loses_no_finished_cell(few, tmp_path):
     with LosesAWorker() as executor, pytest.raises((BuildError, BrokenProcessPool)):
         run(out, executor)
     kept = finished_in(out)
-    assert len(kept) >= 2  # of three: the third may stand in the same pass as the death
+    assert len(kept) >= 2  # at most two tasks are in flight, so two were in the journal before the fatal one was sent
     assert kept < ALL
     assert run(out) == out
 
@@ -473,7 +491,9 @@ def test_a_foreign_file_as_journal_is_refused(fake, tmp_path, content):
     assert (content, []) == (journal_of(out).read_bytes(), fake)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: any SQLite database without a filled `meta` table is adopted and written to")
+@pytest.mark.xfail(
+    strict=True, reason="bug: any SQLite database without a filled `meta` table is adopted and written to"
+)
 def test_a_foreign_database_as_journal_is_refused(fake, tmp_path):
     """Somebody else's SQLite file is refused and left as it was."""
     out = tmp_path / "b.safetensors"
@@ -506,7 +526,9 @@ def test_a_read_only_folder_is_refused_before_training(fake, tmp_path, kind):
     assert fake == []
 
 
-@pytest.mark.xfail(strict=True, reason="bug: FileExistsError, NotADirectoryError or IsADirectoryError of pathlib instead")
+@pytest.mark.xfail(
+    strict=True, reason="bug: FileExistsError, NotADirectoryError or IsADirectoryError of pathlib instead"
+)
 @pytest.mark.parametrize("below", ["file/b.safetensors", "file/deeper/b.safetensors"])
 def test_a_file_in_place_of_the_folder_is_refused(fake, tmp_path, below):
     """An output below something that is no folder is a BuildError."""

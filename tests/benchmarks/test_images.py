@@ -139,9 +139,13 @@ def test_cached_splits_cannot_be_changed():
     assert (images.flags.writeable, labels.flags.writeable) == (False, False)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: the cached digits and epochs are writeable, one caller can change all others'")
+@pytest.mark.xfail(
+    strict=True, reason="bug: the cached digits and epochs are writeable, one caller can change all others'"
+)
 @pytest.mark.parametrize(
-    "get", [lambda: Digits().split("train").labels, lambda: ClutteredDigits().epoch(99, 0).images], ids=["digits", "epoch"]
+    "get",
+    [lambda: Digits().split("train").labels, lambda: ClutteredDigits().epoch(99, 0).images],
+    ids=["digits", "epoch"],
 )
 def test_nothing_cached_can_be_changed(get):
     """What a caller gets is read-only or a copy."""
@@ -175,7 +179,9 @@ def test_epochs_show_the_training_digits():
     images, labels = Clean().epoch(7, 3)
     assert ((1000, 1, 12, 12), np.float32) == (images.shape, images.dtype)
     assert Digits().split("train").labels.tolist() == labels.tolist()
-    assert all(offsets_of_the_digit(canvas, digit) for canvas, digit in zip(pixels(images), digits("train"), strict=True))
+    assert all(
+        offsets_of_the_digit(canvas, digit) for canvas, digit in zip(pixels(images), digits("train"), strict=True)
+    )
 
 
 def test_plain_digits_have_no_augmentation():
@@ -193,7 +199,9 @@ def test_without_noise_and_fragments_an_image_is_its_digit_somewhere():
     counts = Counter()
     for split in ("validation", "test"):
         copies = Clean.placements[split]
-        for canvas, digit in zip(pixels(Clean().split(split).images), np.tile(digits(split), (copies, 1, 1)), strict=True):
+        for canvas, digit in zip(
+            pixels(Clean().split(split).images), np.tile(digits(split), (copies, 1, 1)), strict=True
+        ):
             found = offsets_of_the_digit(canvas, digit)
             assert found
             if len(found) == 1:  # a digit with an empty border fits a wider canvas in several ways

@@ -218,7 +218,15 @@ def test_a_flipped_bit_in_the_header_never_changes_a_column(file, tiny_columns):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"x", b"PK\x03\x04" + bytes(50), b"\x80\x04." + bytes(20), bytes(100), b"\x02" + bytes(7) + b"[]", b"\xff" * 64],
+    [
+        b"",
+        b"x",
+        b"PK\x03\x04" + bytes(50),
+        b"\x80\x04." + bytes(20),
+        bytes(100),
+        b"\x02" + bytes(7) + b"[]",
+        b"\xff" * 64,
+    ],
     ids=["empty", "one byte", "zip", "pickle", "zeros", "list header", "ones"],
 )
 def test_what_is_no_safetensors_file_is_refused(tmp_path, content):
@@ -242,7 +250,9 @@ def test_a_newer_schema_is_refused(tmp_path, tiny_columns):
     """A file of a later version names both schemas and says what to do."""
     path = tmp_path / "new.safetensors"
     path.write_bytes(save(tiny_columns, {"nasharness": json.dumps({"schema": SCHEMA_VERSION + 1})}))
-    with pytest.raises(TableError, match=rf"schema {SCHEMA_VERSION + 1}, .* up to {SCHEMA_VERSION}: upgrade nasharness"):
+    with pytest.raises(
+        TableError, match=rf"schema {SCHEMA_VERSION + 1}, .* up to {SCHEMA_VERSION}: upgrade nasharness"
+    ):
         read_table(path)
 
 
@@ -519,7 +529,9 @@ def test_the_full_schedule_as_a_float_is_refused(tiny_benchmark, epochs):
 
 def test_numpy_integers_are_epochs(tiny_benchmark):
     """Epochs from an array are accepted."""
-    assert tiny_benchmark.query((0, 0, 0), 2).curve.tolist() == tiny_benchmark.query((0, 0, 0), np.int64(2)).curve.tolist()
+    assert (
+        tiny_benchmark.query((0, 0, 0), 2).curve.tolist() == tiny_benchmark.query((0, 0, 0), np.int64(2)).curve.tolist()
+    )
 
 
 def test_architectures_from_arrays_are_looked_up(tiny_benchmark):

@@ -415,8 +415,9 @@ def test_frame(reference):
     assert last.gpu_seconds == expected.gpu_seconds[-1]
 
 
-def test_a_benchmark_of_the_users_own_travels_to_workers(tiny_benchmark):
+def test_a_benchmark_of_the_users_own_travels_to_workers(tiny_benchmark, monkeypatch):
     """An opened benchmark that no registry knows is handed to the worker processes itself."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where its class is found
     one = compare(NAMES, tiny_benchmark, SMALL, repetitions=3)
     assert prints(compare(NAMES, tiny_benchmark, SMALL, repetitions=3, jobs=2)) == prints(one)
 
