@@ -40,6 +40,13 @@ class Evaluation(NamedTuple):
     curve: npt.NDArray[np.float32]
 
 
+class Evaluations(NamedTuple):
+    """The answers to many queries at once; each field is float64 `(n,)`, as in `Evaluation`."""
+
+    val_accuracy: Floats
+    seconds: Floats
+
+
 class Curve(NamedTuple):
     """A learning curve; every field is `(max_epochs,)`. `seconds` is cumulative."""
 
@@ -128,10 +135,10 @@ class Benchmark(ABC):
         archs: Sequence[Architecture] | npt.NDArray[np.integer],
         epochs: int | None = None,
         rng: np.random.Generator | None = None,
-    ) -> tuple[Floats, Floats]:
-        """`query` for many architectures: validation accuracies and seconds, each float64 `(n,)`."""
+    ) -> Evaluations:
+        """`query` for many architectures."""
         answers = [self.query(tuple(int(x) for x in arch), epochs, rng) for arch in archs]
-        return np.array([a.val_accuracy for a in answers]), np.array([a.seconds for a in answers])
+        return Evaluations(np.array([a.val_accuracy for a in answers]), np.array([a.seconds for a in answers]))
 
     def network(self, arch: Architecture) -> nn.Module:
         """The freshly initialised network behind `arch` (initialised from torch's global generator)."""

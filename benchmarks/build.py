@@ -12,11 +12,12 @@ import json
 import multiprocessing
 import os
 import platform
-import signal
 import sqlite3
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from .images import image_task
 from .schedule import Schedule
 from .spaces.base import Architecture
 from .spaces.nasbench201 import NASBench201Space, network_classes
+from .workers import set_up_worker
 
 JOURNAL_VERSION = 1
 _SPACE = NASBench201Space()
@@ -60,11 +62,13 @@ class BuildSpec:
     def __post_init__(self) -> None:
         if self.space != "nasbench201":
             raise BuildError(f"space {self.space!r} cannot be built; only 'nasbench201' can so far")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise BuildError(f"seeds must be distinct numbers from 0, at least one: {self.seeds}")
-        for name in ("channels", "cells"):
-            if getattr(self, name) < 1:
-                raise BuildError(f"{name} must be at least 1, not {getattr(self, name)}")
+        numbers = {"channels": (self.channels,), "cells": (self.cells,), "seeds": self.seeds}
+        for name, values in numbers.items():
+            lowest = 0 if name == "seeds" else 1
+            if any(isinstance(v, bool) or not isinstance(v, int) or v < lowest for v in values):
+                raise BuildError(f"{name} must be whole numbers from {lowest}, not {getattr(self, name)!r}")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise BuildError(f"seeds must be distinct, and at least one: {self.seeds}")
         try:
             image_task(self.images)
         except ValueError as error:
@@ -90,6 +94,9 @@ def representatives() -> list[Architecture]:
 # ---------------------------------------------------------------------------------------------------------- one cell
 
 
+_GLOBAL_GENERATOR = threading.Lock()
+
+
 def train_cell(spec_json: str, arch: Architecture, seed: int) -> dict[str, Any]:
     """Build and train one network: a pure function of its arguments, but for the measured seconds."""
     import torch
@@ -102,7 +109,7 @@ def train_cell(spec_json: str, arch: Architecture, seed: int) -> dict[str, Any]:
     spec = BuildSpec.from_json(spec_json)
     task = image_task(spec.images)
     weights, shuffling = np.random.SeedSequence((seed, _SPACE.rank(arch))).spawn(2)
-    with torch.random.fork_rng(devices=[]):  # torch's initialisers know no generator but the global one
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):  # torch's initialisers know no other generator
         torch.manual_seed(int(weights.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         network = NASBench201Network(
             arch,
@@ -149,29 +156,50 @@ class Journal:
 
     def __init__(self, path: Path, spec: BuildSpec | None) -> None:
         self.path = path
+        if spec is None and not path.is_file():
+            raise BuildError(f"there is no build journal {path}")
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT)")
-            self._db.execute(
-                "CREATE TABLE IF NOT EXISTS cells (class INTEGER, seed INTEGER, payload TEXT, error TEXT, tries INTEGER,"
-                " PRIMARY KEY (class, seed))"
-            )
-            found = dict(self._db.execute("SELECT key, value FROM meta"))
-            if not found and spec is not None:
-                self._db.executemany(
-                    "INSERT INTO meta VALUES (?, ?)", [("version", str(JOURNAL_VERSION)), ("spec", spec.to_json())]
-                )
-                return
         except sqlite3.Error as error:
             raise BuildError(f"cannot use {path} as a build journal: {error}") from error
+        try:
+            self._check_or_create(spec)
+        except sqlite3.Error as error:
+            self._db.close()
+            raise BuildError(f"cannot use {path} as a build journal: {error}") from error
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _check_or_create(self, spec: BuildSpec | None) -> None:
+        tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables <= {"meta", "cells"}:
+            raise BuildError(f"{self.path} is a database of something else; it was left as it is. Choose another --out")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT)")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS cells (class INTEGER, seed INTEGER, payload TEXT, error TEXT, tries INTEGER,"
+            " PRIMARY KEY (class, seed))"
+        )
+        found = dict(self._db.execute("SELECT key, value FROM meta"))
+        if not found and spec is not None:
+            entries = [("version", str(JOURNAL_VERSION)), ("spec", spec.to_json())]
+            with_entries = "INSERT INTO meta VALUES (?, ?)"
+            self._db.execute("BEGIN")
+            self._db.executemany(with_entries, entries)
+            self._db.execute("COMMIT")
+            self.spec = spec
+            return
         if found.get("version") != str(JOURNAL_VERSION):
-            raise BuildError(f"{path} was written by another version of nasharness (journal {found.get('version')})")
+            raise BuildError(
+                f"{self.path} was written by another version of nasharness (journal {found.get('version')})"
+            )
         if spec is not None and found["spec"] != spec.to_json():
             raise BuildError(
-                f"{path} belongs to a build with another specification:\n  there: {found['spec']}\n  here:  {spec.to_json()}\n"
-                "Use the same options to go on with it, or another --out."
+                f"{self.path} belongs to a build with another specification:\n  there: {found['spec']}\n"
+                f"  here:  {spec.to_json()}\nUse the same options to go on with it, or another --out."
             )
+        self.spec = BuildSpec.from_json(found["spec"])
 
     def done(self) -> set[tuple[int, int]]:
         return set(self._db.execute("SELECT class, seed FROM cells WHERE error IS NULL"))
@@ -220,7 +248,8 @@ def build(
     Args:
         spec: what to build.
         out: the benchmark file; the journal stands beside it as `out.journal`.
-        executor: where cells are trained, by any `concurrent.futures` executor. Its workers need no state.
+        executor: where cells are trained, by any `concurrent.futures` executor. Its workers need no state; the measured
+            seconds mean something in processes only.
         jobs: cells in flight are kept to twice this number.
         limit: train only the first so many classes (in a fixed shuffled order) and write no file: a trial run.
         retries: how often a failed cell is tried again in this call.
@@ -233,28 +262,38 @@ def build(
     Raises:
         BuildError: the journal does not fit, or cells still fail after the retries. Finished cells are kept.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as reason:
+        raise BuildError(f"cannot make the folder {out.parent}: {reason.strerror or reason}") from reason
+    if out.is_dir():
+        raise BuildError(f"{out} is a folder; name a file for the benchmark")
     archs = representatives()
-    order = np.random.default_rng(0).permutation(len(archs))[
-        :limit
-    ]  # any part of a build is a fair sample of the space
+    # In a shuffled order, so that any part of a build is a fair sample of the space.
+    order = np.random.default_rng(0).permutation(len(archs))[:limit]
     wanted = [(int(number), seed) for seed in spec.seeds for number in order]
     with closing(Journal(out.with_name(out.name + ".journal"), spec)) as journal:
-        for attempt in range(retries + 1):
+        for _ in range(retries + 1):
             done = journal.done()
             todo = [cell for cell in wanted if cell not in done]
             if not todo:
                 break
-            if attempt:
-                time.sleep(0.1 * attempt)
             tasks = [[(n, archs[n], seed) for n, seed in todo[i : i + block]] for i in range(0, len(todo), block)]
             finished, failed = len(wanted) - len(todo), 0
-            for results in _in_flight(executor, _train_block, [(spec.to_json(), task) for task in tasks], 2 * jobs):
-                for number, seed, result, error in results:
-                    journal.write(number, seed, result, error)
-                    finished += error is None
-                    failed += error is not None
-                progress(finished, len(wanted), failed)
+            try:
+                for results in _in_flight(executor, _train_block, [(spec.to_json(), task) for task in tasks], 2 * jobs):
+                    for number, seed, result, error in results:
+                        journal.write(number, seed, result, error)
+                        finished += error is None
+                        failed += error is not None
+                    progress(finished, len(wanted), failed)
+            except BrokenExecutor as reason:
+                raise BuildError(
+                    "a worker process died, killed for its memory perhaps. Finished networks are kept; run the same command"
+                    " again to go on, with fewer --jobs if memory is short."
+                ) from reason
+            except sqlite3.Error as reason:
+                raise BuildError(f"cannot write {journal.path}: {reason}. Finished networks are kept.") from reason
         wanted_set = set(wanted)
         if failures := [f for f in journal.failures() if (f[0], f[1]) in wanted_set]:
             number, seed, tries, error = failures[0]
@@ -278,7 +317,9 @@ def build_locally(
 ) -> Path | None:
     """`build` on this machine: one process per job, one torch thread each. See there for arguments and errors."""
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's thread pool in an unknown state
-    executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_worker_setup)
+    executor = ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=set_up_worker, initargs=(list(sys.path), os.getpid())
+    )
     try:
         path = build(spec, out, executor, jobs=jobs, limit=limit, progress=progress)
     except BaseException:
@@ -288,11 +329,6 @@ def build_locally(
         raise
     executor.shutdown(wait=True)
     return path
-
-
-def _worker_setup() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that keeps the journal
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _in_flight(
@@ -310,7 +346,7 @@ def _in_flight(
             if not running:
                 return
             finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
+            for future in sorted(finished, key=lambda f: f.exception() is not None):  # what succeeded is kept first
                 yield future.result()
     finally:
         for future in running:

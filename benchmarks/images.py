@@ -43,11 +43,11 @@ class ImageTask(ABC):
     num_classes: int
     shape: tuple[int, int, int]
 
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other)
+    def __eq__(self, other: object) -> bool:  # equal tasks share cached images
+        return type(self) is type(other) and vars(self) == vars(other)
 
     def __hash__(self) -> int:
-        return hash(type(self))
+        return hash((type(self), repr(sorted(vars(self).items()))))
 
     @abstractmethod
     def split(self, name: SplitName) -> Images:
@@ -73,6 +73,7 @@ def _digits() -> dict[SplitName, tuple[npt.NDArray[np.float32], npt.NDArray[np.i
         "validation": slice(1000, 1400),
         "test": slice(1400, None),
     }
+    pixels.flags.writeable = labels.flags.writeable = False
     return {name: (pixels[part], labels[part]) for name, part in bounds.items()}
 
 
@@ -117,13 +118,16 @@ class ClutteredDigits(ImageTask):
         canvas = np.zeros((n, canvas_side, canvas_side), dtype=np.float32)
         _paste(canvas, pixels, rng)
         for _ in range(self.fragments):
-            other = (np.arange(n) + rng.integers(1, n, size=n)) % n  # never the digit itself
+            other = (np.arange(n) + rng.integers(1, n, size=n)) % n  # never the same image
             corner = rng.integers(0, 5, size=(n, 2))
             rows = corner[:, 0, None, None] + np.arange(4)[None, :, None]
             columns = corner[:, 1, None, None] + np.arange(4)[None, None, :]
             _paste(canvas, pixels[other[:, None, None], rows, columns], rng)
         canvas += rng.normal(0.0, self.noise, size=canvas.shape).astype(np.float32)
-        return Images((canvas[:, None] - np.float32(0.2)) / np.float32(0.35), labels)
+        placed = Images((canvas[:, None] - np.float32(0.2)) / np.float32(0.35), labels)
+        for array in placed:
+            array.flags.writeable = False  # it is cached, and handed to many
+        return placed
 
 
 @lru_cache(maxsize=8)
@@ -131,13 +135,10 @@ def _cluttered_split(task: ClutteredDigits, name: SplitName) -> Images:
     pixels, labels = _digits()[name]
     copies = task.placements[name]
     rng = np.random.default_rng((0xD161, SPLITS.index(name), 0xF1ED))
-    result = task._place(np.tile(pixels, (copies, 1, 1)), np.tile(labels, copies), rng)
-    for array in result:
-        array.flags.writeable = False
-    return result
+    return task._place(np.tile(pixels, (copies, 1, 1)), np.tile(labels, copies), rng)
 
 
-@lru_cache(maxsize=256)  # one training run's images serve every network that is trained with the same seed
+@lru_cache(maxsize=64)  # one training run's images serve every network that is trained with the same seed
 def _cluttered_epoch(task: ClutteredDigits, seed: int, epoch: int) -> Images:
     return task._place(*_digits()["train"], np.random.default_rng((0xD161, seed, epoch)))
 

@@ -8,6 +8,7 @@ compares the networks that were trained again with another seed with `digits201-
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -15,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
-from .build import Journal, representatives
-from .digits201 import TrainedCells, load
+from .build import BuildError, BuildSpec, Journal, representatives
+from .built import TrainedCells
+from .digits201 import load
 
 
 def describe(benchmark: TrainedCells) -> str:
@@ -42,6 +44,12 @@ def between_seeds(benchmark: TrainedCells, journal: Path) -> str:
     archs = representatives()
     with closing(Journal(journal, None)) as other:
         again = list(other.results())
+        here, there = (
+            {**vars(s), "seeds": ()}
+            for s in (BuildSpec.from_json(json.dumps(benchmark.info.details["spec"])), other.spec)
+        )
+    if here != there or not again:
+        raise BuildError(f"{journal} holds no finished network of the kind in {benchmark.id}: {there}, not {here}")
     trained = [archs[number] for number, _, _ in again]
     final = benchmark.final_many(trained)
     test = np.array([result["test_accuracy"] for _, _, result in again])

@@ -21,5 +21,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
+            whole = name in ("epochs", "batch_size")
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise ValueError(f"schedule: {name} must be a {'whole ' if whole else ''}number, not {value!r}")
             if not math.isfinite(value) or value < 0 or (value == 0 and name not in ("momentum", "weight_decay")):
                 raise ValueError(f"schedule: {name} must be a positive finite number, not {value!r}")

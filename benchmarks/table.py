@@ -8,7 +8,8 @@ The file is one safetensors file. Architectures that are the same network share 
     test_loss, test_accuracy                               float32 (classes, seeds), after the last epoch
     params, flops   int64 (classes,)
 
-The metadata is one JSON object under the key "nasharness": schema version, space, how it was made.
+The metadata is one JSON object under the key "nasharness": schema version, sha256 of the columns' bytes, space, how it was
+made.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .base import Benchmark, Curve, Evaluation, Final, Floats, Info
+from .base import Benchmark, Curve, Evaluation, Evaluations, Final, Info
 from .spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
 SCHEMA_VERSION = 1
@@ -53,7 +54,8 @@ def write_table(
 
     tensors = {"class_of": np.ascontiguousarray(class_of), **{k: np.ascontiguousarray(v) for k, v in columns.items()}}
     _check_layout(tensors, str(path))
-    text = json.dumps({"schema": SCHEMA_VERSION, **metadata}, sort_keys=True)
+    data_sha256 = hashlib.sha256(_data(save(tensors))).hexdigest()
+    text = json.dumps({**metadata, "schema": SCHEMA_VERSION, "data_sha256": data_sha256}, sort_keys=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(save(tensors, metadata={"nasharness": text}))
@@ -84,24 +86,40 @@ def read_table(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any],
         raise TableError(f"{path} is damaged or no safetensors file: {error}") from error
     if text is None:
         raise TableError(f"{path} is not a nasharness benchmark file (`nasharness build` makes one)")
-    metadata: dict[str, Any] = json.loads(text)
-    if metadata["schema"] > SCHEMA_VERSION:
+    try:
+        metadata = json.loads(text)
+        newer = metadata["schema"] > SCHEMA_VERSION
+    except (ValueError, KeyError, TypeError) as error:
+        raise TableError(f"{path} is damaged: its metadata cannot be read ({error})") from error
+    if newer:
         raise TableError(
             f"{path} has schema {metadata['schema']}, this version of nasharness reads up to {SCHEMA_VERSION}: upgrade nasharness"
         )
     _check_layout(tensors, str(path))
+    if hashlib.sha256(_data(content)).hexdigest() != metadata.get("data_sha256"):
+        raise TableError(f"{path} is damaged: its columns are not those that were written")
     return tensors, metadata, hashlib.sha256(content).hexdigest()
+
+
+def _data(content: bytes) -> bytes:
+    """The part of a safetensors file behind its header."""
+    return content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def _check_layout(tensors: Mapping[str, npt.NDArray[Any]], where: str) -> None:
     if missing := {"class_of", *_CURVES, *_ENDS, *_COUNTS} - set(tensors):
         raise TableError(f"{where}: columns are missing: {', '.join(sorted(missing))}")
+    for name in ("class_of", *_CURVES, *_ENDS, *_COUNTS):
+        if tensors[name].dtype.kind not in ("f" if name in (*_CURVES, *_ENDS) else "iu"):
+            raise TableError(f"{where}: column {name} is of type {tensors[name].dtype}")
     shape = tensors["val_accuracy"].shape
     expected = {"class_of": tensors["class_of"].shape[:1]}
     expected |= dict.fromkeys(_CURVES, shape) | dict.fromkeys(_ENDS, shape[:2]) | dict.fromkeys(_COUNTS, shape[:1])
     for name, wanted in expected.items():
         if tensors[name].shape != wanted or len(shape) != 3 or 0 in shape:
             raise TableError(f"{where}: column {name} has shape {tensors[name].shape}, expected {wanted}")
+    if not tensors["class_of"].size:
+        raise TableError(f"{where}: class_of is empty")
     if tensors["class_of"].min() < 0 or tensors["class_of"].max() >= shape[0]:
         raise TableError(f"{where}: class_of points outside the {shape[0]} classes")
 
@@ -127,6 +145,7 @@ class TableBenchmark(Benchmark):
         for array in self._columns.values():
             array.flags.writeable = False  # a query hands out views
         _, self.n_seeds, self.max_epochs = columns["val_accuracy"].shape
+        self._val_accuracy = columns["val_accuracy"]
         # Plain lists: one look-up is several times faster than indexing an array.
         self._class_of: list[int] = columns["class_of"].tolist()
         self._values: list[list[float]] = columns["val_accuracy"][:, :, -1].tolist()
@@ -146,27 +165,49 @@ class TableBenchmark(Benchmark):
     def query(
         self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None
     ) -> Evaluation:
-        if not self.space.is_valid(arch):
-            self.space.check(arch)
-            raise InvalidArchitecture(f"{arch!r} is not an architecture of {self.space.name}")
-        row = self._row(arch)
+        try:
+            if not self.space.is_valid(arch):
+                raise InvalidArchitecture(f"{arch!r} is not an architecture of {self.space.name}")
+            row = self._row(arch)
+        except (InvalidArchitecture, TypeError, IndexError):
+            self.space.check(arch)  # says what is wrong with it
+            raise
         seed = int(rng.random() * self.n_seeds) if rng is not None and self.n_seeds > 1 else 0
-        curves = self._columns["val_accuracy"]
-        if epochs is None or epochs == self.max_epochs:
-            return Evaluation(self._values[row][seed], self._costs[row][seed], self.max_epochs, curves[row, seed])
+        # A curve is a copy: a view would lead, by its `base`, to epochs and architectures that nobody has trained yet.
+        if epochs is None:
+            curve = self._val_accuracy[row, seed].copy()
+            curve.flags.writeable = False
+            return Evaluation(self._values[row][seed], self._costs[row][seed], self.max_epochs, curve)
         self._check_epochs(epochs)
-        curve = curves[row, seed, :epochs]
-        return Evaluation(float(curve[-1]), float(self._columns["seconds"][row, seed, epochs - 1]), epochs, curve)
+        curve = self._val_accuracy[row, seed, :epochs].copy()
+        curve.flags.writeable = False
+        return Evaluation(float(curve[-1]), float(self._columns["seconds"][row, seed, epochs - 1]), int(epochs), curve)
 
     def _check_epochs(self, epochs: int) -> None:
         if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or not 1 <= epochs <= self.max_epochs:
             raise ValueError(f"epochs must be a whole number in 1..{self.max_epochs} for {self.id}, not {epochs!r}")
 
     def _rows(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
-        choices = np.asarray(archs, dtype=np.int64).reshape(-1, len(self._weights))
-        if len(choices) and not (((choices >= 0) & (choices < self.space.cardinalities)).all()):
-            bad = ((choices < 0) | (choices >= self.space.cardinalities)).any(axis=1).argmax()
-            self.space.check(choices[bad])
+        try:
+            choices = np.asarray(archs)
+        except ValueError:  # of several lengths
+            for arch in archs:
+                self.space.check(arch)
+            raise
+        if choices.shape == (0,):  # an empty list
+            choices = choices.astype(np.int64).reshape(0, len(self._weights))
+        if choices.ndim != 2 or choices.shape[1] != len(self._weights) or choices.dtype.kind not in "iu":
+            raise InvalidArchitecture(
+                f"architectures of {self.space.name} are ints of shape (n, {len(self._weights)}),"
+                f" not {choices.dtype} of shape {choices.shape}"
+            )
+        choices = choices.astype(np.int64, copy=False)
+        in_range = ((choices >= 0) & (choices < self.space.cardinalities)).all(axis=1)
+        if not in_range.all():
+            self.space.check(choices[in_range.argmin()])
+        if type(self.space).is_valid is not SearchSpace.is_valid:  # a constrained space
+            for arch in np.unique(choices, axis=0):
+                self.space.check(arch)
         rows: npt.NDArray[np.intp] = self._columns["class_of"][choices @ np.asarray(self._weights)].astype(np.intp)
         return rows
 
@@ -175,7 +216,7 @@ class TableBenchmark(Benchmark):
         archs: Sequence[Architecture] | npt.NDArray[np.integer],
         epochs: int | None = None,
         rng: np.random.Generator | None = None,
-    ) -> tuple[Floats, Floats]:
+    ) -> Evaluations:
         epochs = self.max_epochs if epochs is None else epochs
         self._check_epochs(epochs)
         rows = self._rows(archs)
@@ -184,7 +225,8 @@ class TableBenchmark(Benchmark):
             (rng.random(len(rows)) * self.n_seeds).astype(np.intp) if many and rng is not None else np.zeros_like(rows)
         )
         cells = (rows, seeds, epochs - 1)
-        return self._columns["val_accuracy"][cells].astype(float), self._columns["seconds"][cells].astype(float)
+        values, costs = self._columns["val_accuracy"][cells], self._columns["seconds"][cells]
+        return Evaluations(values.astype(float), costs.astype(float))
 
     def curve(self, arch: Architecture, seed: int | None = None) -> Curve:
         if seed is not None and not 0 <= seed < self.n_seeds:
@@ -212,7 +254,9 @@ class TableBenchmark(Benchmark):
     @functools.cached_property
     def _optimum(self) -> Final:
         f = self._finals
-        return Final(*(float(np.nanmax(c)) for c in f[:2]), *(float(np.nanmin(c)) for c in f[2:]))
+        known = [c[~np.isnan(c)] for c in f]  # of a column without any number the best is unknown, too
+        best = [c.max(initial=-np.inf) for c in known[:2]] + [c.min(initial=np.inf) for c in known[2:]]
+        return Final(*(float(b) if np.isfinite(b) else float("nan") for b in best))
 
     @property
     def optimum(self) -> Final:

@@ -191,7 +191,7 @@ def compare(
     A comparison that was interrupted goes on where it stopped when the same command is given again.
     """
     from .registry import split_ids
-    from .study import StudyError
+    from .study import Study, StudyError
     from .study import compare as run_study
 
     settings = {**_DEFAULTS, **(_read_toml(study) if study else {})}
@@ -227,8 +227,8 @@ def compare(
         _interrupted(folder)
     except StudyError as error:
         failure, finished = error, error.study
-    if finished.runs:
-        _report(finished, folder, quiet, as_json)
+    if finished.runs:  # the page is about all that the folder holds, also from earlier calls
+        _report(Study.open(folder), folder, quiet, as_json)
     if failure is not None:
         _fail(str(failure), 1)
 

@@ -123,7 +123,7 @@ def load(name: str) -> Benchmark:
     from ..benchmarks.base import Benchmark
 
     if name.endswith(".safetensors"):
-        from ..benchmarks.digits201 import open_built
+        from ..benchmarks.built import open_built
 
         return open_built(Path(name))
     opened = resolve("benchmarks", name)

@@ -11,7 +11,6 @@ import hashlib
 import inspect
 import os
 import platform
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..benchmarks.workers import set_up_worker
 from .core import Budget
 from .registry import OptimizerSpec, RegistryError, load, optimizer_spec
 from .run import Run, RunError, run
@@ -247,12 +247,6 @@ def _run_block(
     return results, None
 
 
-def _ignore_interrupts(path: Sequence[str]) -> None:
-    """Worker set-up: Ctrl-C is for the process that writes, and modules are found where that process finds them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.path[:] = list(path)
-
-
 class _InProcess(Executor):
     """Runs each task at once, in this process: what one job means."""
 
@@ -368,7 +362,9 @@ def _processes(jobs: int) -> Iterator[Executor]:
     """Local worker processes. Loky's, because they take classes that were defined in a notebook or in `__main__`."""
     import loky
 
-    executor = loky.ProcessPoolExecutor(max_workers=jobs, initializer=_ignore_interrupts, initargs=(list(sys.path),))
+    executor = loky.ProcessPoolExecutor(
+        max_workers=jobs, initializer=set_up_worker, initargs=(list(sys.path), os.getpid())
+    )
     finished = False
     try:
         yield executor

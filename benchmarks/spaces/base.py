@@ -79,8 +79,17 @@ class SearchSpace(ABC):
 
     @property
     def size(self) -> int:
-        """Number of valid architectures. A constrained space overrides this."""
-        return math.prod(self.cardinalities)
+        """Number of valid architectures. A large constrained space overrides this; a small one is counted.
+
+        Raises:
+            NotImplementedError: a constrained space of more than a million choice vectors does not say its size.
+        """
+        total = math.prod(self.cardinalities)
+        if type(self).is_valid is SearchSpace.is_valid:
+            return total
+        if total > 1_000_000:
+            raise NotImplementedError(f"{type(self).__name__} has too many choice vectors to count; give it a size")
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Architecture]:
         """All valid architectures in lexicographic order, so `rank` counts along it where nothing is invalid."""
@@ -90,6 +99,8 @@ class SearchSpace(ABC):
         """Position of `arch` among all choice vectors in lexicographic order: a mixed-radix number."""
         rank = 0
         for choice, n in zip(arch, self.cardinalities, strict=True):
+            if not 0 <= choice < n:
+                raise InvalidArchitecture(f"{arch!r} has a choice that is not in 0..{n - 1}")
             rank = rank * n + choice
         return rank
 
@@ -162,6 +173,8 @@ class SearchSpace(ABC):
     def one_hot(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Encode architectures `(n, dimensions)` as a float32 array `(n, sum(cardinalities))` with one 1 per dimension."""
         choices = np.asarray(archs, dtype=np.int64).reshape(-1, len(self.cardinalities))
+        if ((choices < 0) | (choices >= self.cardinalities)).any():
+            raise InvalidArchitecture(f"one_hot: a choice is out of range for {self.name}")
         starts = np.cumsum((0, *self.cardinalities[:-1]))
         encoded = np.zeros((len(choices), sum(self.cardinalities)), dtype=np.float32)
         encoded[np.arange(len(choices))[:, None], choices + starts] = 1.0

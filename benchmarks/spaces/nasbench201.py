@@ -45,6 +45,7 @@ class NASBench201Space(SearchSpace):
 
     def to_string(self, arch: Architecture) -> str:
         """The official architecture string, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
+        arch = self.check(arch)
         terms = [f"{OPERATIONS[op]}~{source}" for op, (_, source) in zip(arch, EDGES, strict=True)]
         return f"|{terms[0]}|+|{terms[1]}|{terms[2]}|+|{terms[3]}|{terms[4]}|{terms[5]}|"
 

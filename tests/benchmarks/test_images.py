@@ -139,9 +139,6 @@ def test_cached_splits_cannot_be_changed():
     assert (images.flags.writeable, labels.flags.writeable) == (False, False)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: the cached digits and epochs are writeable, one caller can change all others'"
-)
 @pytest.mark.parametrize(
     "get",
     [lambda: Digits().split("train").labels, lambda: ClutteredDigits().epoch(99, 0).images],

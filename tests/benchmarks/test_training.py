@@ -210,7 +210,7 @@ def test_evaluation_changes_nothing():
 @pytest.mark.parametrize("value", [-1, math.nan, math.inf, -math.inf])
 def test_schedule_refuses_what_is_not_a_positive_number(name, value):
     """Negative, infinite and undefined settings are refused by name and value."""
-    with pytest.raises(ValueError, match=f"schedule: {name} must be a positive finite number, not {value}"):
+    with pytest.raises(ValueError, match=f"schedule: {name} must be .*number, not {value}"):
         Schedule(**{name: value})
 
 
@@ -227,9 +227,6 @@ def test_schedule_takes_zero_momentum_and_weight_decay():
     assert (schedule.momentum, schedule.weight_decay) == (0.0, 0.0)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: whole-number settings take fractions, and fail in `range` or `split` later"
-)
 @pytest.mark.parametrize(("name", "value"), [("epochs", 2.5), ("batch_size", 0.5), ("epochs", True)])
 def test_schedule_refuses_fractions_of_epochs_and_images(name, value):
     """Epochs and batch size are whole numbers."""
@@ -237,9 +234,6 @@ def test_schedule_refuses_fractions_of_epochs_and_images(name, value):
         Schedule(**{name: value})
 
 
-@pytest.mark.xfail(
-    strict=True, reason="bug: a value of another type is a TypeError of math.isfinite that names nothing"
-)
 def test_schedule_names_a_setting_of_the_wrong_type():
     """A setting that is no number is refused by name."""
     with pytest.raises(ValueError, match="schedule: learning_rate"):

@@ -72,6 +72,15 @@ def test_default_folder_is_continued(shell, tmp_path):
     assert len(list((tmp_path / "nasharness-results").iterdir())) == 1
 
 
+def test_the_report_covers_the_folder(shell):
+    """An optimizer that is added to a study appears beside those that were there."""
+    options = ("--repetitions", "2", "--budget", "5", "--out", "x")
+    shell("compare", "--optimizers", "random_search", *options)
+    done = shell("compare", "--optimizers", "local_search", *options)
+    assert "random_search" in done.stdout
+    assert "local_search" in done.stdout
+
+
 def test_quiet_prints_nothing(shell):
     """--quiet is quiet."""
     done = shell(
