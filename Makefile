@@ -41,6 +41,7 @@ wheel: $(VENV)/.wheel
 $(VENV)/.wheel: $(SOURCES) $(VENV)/.dependencies
 	rm -rf build/wheel *.egg-info
 	$(BIN)/python -m build --outdir build/wheel . > build/wheel.log 2>&1 || { tail -40 build/wheel.log; exit 1; }
+	rm -rf *.egg-info
 	$(PIP) install --quiet --no-deps --force-reinstall build/wheel/*.whl
 	touch $@
 
