@@ -61,6 +61,6 @@ def open_built(path: Path, id: str | None = None, *, version_history: str = "") 
         licence="Apache-2.0; the digits are scikit-learn's (UCI, CC BY 4.0)",
         sha256=sha256,
         version_history=version_history,
-        details=metadata,
+        details={**metadata, "path": str(path.resolve())},
     )
     return TrainedCells(info.id, columns, info)

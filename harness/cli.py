@@ -350,7 +350,13 @@ def check(
     """Hold an optimizer to the conformance suite, and say what to fix."""
     from .testing import run_checks
 
-    results = run_checks(optimizer)
+    results = []
+    for r in run_checks(optimizer):
+        results.append(r)
+        if not (quiet or as_json):
+            typer.echo(
+                f"{'ok  ' if r.problem is None else 'FAIL'} {r.name}" + (f"\n       {r.problem}" if r.problem else "")
+            )
     failed = [r for r in results if r.problem is not None]
     if as_json:
         typer.echo(
@@ -359,10 +365,6 @@ def check(
             )
         )
     elif not quiet:
-        for r in results:
-            typer.echo(
-                f"{'ok  ' if r.problem is None else 'FAIL'} {r.name}" + (f"\n       {r.problem}" if r.problem else "")
-            )
         typer.echo(f"{optimizer}: {len(results) - len(failed)} of {len(results)} checks passed")
     if failed:
         raise typer.Exit(1)

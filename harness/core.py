@@ -6,6 +6,7 @@ Nothing here depends on the rest of the package but the definition of an archite
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
@@ -73,12 +74,18 @@ class Budget:
     def __post_init__(self) -> None:
         if self.seconds is None and self.evaluations is None:
             raise ValueError("a budget needs seconds, evaluations or both, such as Budget(seconds=20_000)")
-        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
-            raise ValueError(f"a budget's seconds must be positive and finite, not {self.seconds!r}")
-        if self.evaluations is not None and (
-            isinstance(self.evaluations, bool) or int(self.evaluations) != self.evaluations or self.evaluations < 1
-        ):
-            raise ValueError(f"a budget's evaluations must be a whole number from 1, not {self.evaluations!r}")
+        seconds: object = self.seconds  # whatever was given; NumPy's numbers are as good as Python's
+        evaluations: object = self.evaluations
+        if seconds is not None:
+            number = isinstance(seconds, numbers.Real) and not isinstance(seconds, bool)
+            if not number or not 0 < float(seconds) < math.inf:  # type: ignore[arg-type]
+                raise ValueError(f"a budget's seconds must be positive and finite, not {seconds!r}")
+            object.__setattr__(self, "seconds", float(seconds))  # type: ignore[arg-type]
+        if evaluations is not None:
+            whole = isinstance(evaluations, numbers.Integral) and not isinstance(evaluations, bool)
+            if not whole or int(evaluations) < 1:  # type: ignore[call-overload]
+                raise ValueError(f"a budget's evaluations must be a whole number from 1, not {evaluations!r}")
+            object.__setattr__(self, "evaluations", int(evaluations))  # type: ignore[call-overload]
 
     @classmethod
     def parse(cls, text: str) -> Budget:

@@ -15,6 +15,7 @@ An optimizer may carry hyper-parameters:
 from __future__ import annotations
 
 import ast
+import copy
 import difflib
 import functools
 import importlib
@@ -70,13 +71,22 @@ def resolve(group: Group, name: str) -> Any:
         return _import(name)
     points = entry_points(group)
     if name in points:
-        return points[name].load()
+        return _load_point(points[name])
     versions = [known for known in points if re.fullmatch(re.escape(name) + r"-v\d+", known)]
     if versions:  # "digits201" is the newest "digits201-vN"
-        return points[max(versions, key=lambda known: int(known.rsplit("v", 1)[1]))].load()
-    close = difflib.get_close_matches(name, points, n=3, cutoff=0.5)
+        return _load_point(points[max(versions, key=lambda known: int(known.rsplit("v", 1)[1]))])
+    close = difflib.get_close_matches(name, points, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(points) or 'none installed'}."
     raise RegistryError(f"unknown {_singular(group)} {name!r}: {hint} A class of your own is 'package.module:Class'.")
+
+
+def _load_point(point: metadata.EntryPoint) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        raise RegistryError(
+            f"loading {point.name!r} ({point.value}) failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _singular(group: Group) -> str:
@@ -156,7 +166,9 @@ class OptimizerSpec:
     parameters: Mapping[str, Any]
 
     def make(self, space: SearchSpace, rng: np.random.Generator) -> Optimizer:
-        return self.factory(space, rng, **self.parameters)
+        return self.factory(
+            space, rng, **copy.deepcopy(dict(self.parameters))
+        )  # a run may change a list that it was given
 
 
 def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> OptimizerSpec:
@@ -181,6 +193,9 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
     else:
         match, factory = None, optimizer
         label = getattr(optimizer, "__name__", repr(optimizer))
+    if isinstance(factory, type):  # a registered class goes by its registered name, however it was given
+        target = f"{factory.__module__}:{factory.__qualname__}"
+        label = next((name for name, point in entry_points("optimizers").items() if point.value == target), label)
     if not (isinstance(factory, type) and issubclass(factory, Optimizer)):
         raise RegistryError(f"{label!r} is {factory!r}, not a subclass of nasharness.Optimizer")
     if match is not None and match["preset"]:
@@ -204,7 +219,10 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
 def _keywords(text: str, label: str) -> dict[str, Any]:
     try:
         call = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(call, ast.Call)
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            raise ValueError("one pair of parentheses is allowed")
+        if any(isinstance(node, ast.Set) for node in ast.walk(call)):
+            raise ValueError("a set has no order that is the same in every process; write a list or a tuple")
         if call.args or any(keyword.arg is None for keyword in call.keywords):
             raise ValueError("hyper-parameters are given by name")
         return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
@@ -213,13 +231,12 @@ def _keywords(text: str, label: str) -> dict[str, Any]:
 
 
 def split_ids(text: str) -> list[str]:
-    """Split a comma-separated list of ids, leaving commas inside parentheses alone."""
-    parts, depth, part = [], 0, ""
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append(part)
-            part = ""
+    """Split a comma-separated list of ids, leaving commas inside parentheses and quotes alone."""
+    parts, depth = [""], 0
+    for piece in re.findall(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|.", text, re.DOTALL):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "," and depth == 0:
+            parts.append("")
         else:
-            part += character
-    return [stripped for p in (*parts, part) if (stripped := p.strip())]
+            parts[-1] += piece
+    return [stripped for part in parts if (stripped := part.strip())]

@@ -6,6 +6,7 @@ import hashlib
 import math
 import operator
 import time
+import traceback
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -69,6 +70,8 @@ class Run:
         repetition: number of the run within its study.
         trials: what was evaluated.
         finished_early: the optimizer had nothing left to propose before the budget ended.
+        charged: False for a method that trains inside `ask`: its proposals say what it would return now, and the values of
+            its trials are for the record only.
     """
 
     optimizer: str
@@ -77,17 +80,23 @@ class Run:
     repetition: int
     trials: Trials
     finished_early: bool = False
+    charged: bool = True
 
     @cached_property
     def incumbents(self) -> npt.NDArray[np.intp]:
-        """Index of the best trial so far after each trial, `(n,)`; -1 before the first that did not fail.
+        """Index of the trial that the search would return after each trial, `(n,)`; -1 before the first that did not fail.
 
-        The first of equally good trials stays.
+        It is the best so far by the value that the search saw; of a run that is not `charged` it is the latest. Values
+        after different numbers of epochs are not compared: a longer training replaces a shorter one. Of equally good
+        trials the first stays.
         """
-        value = np.where(np.isnan(self.trials.value), -np.inf, self.trials.value)
-        best = np.maximum.accumulate(value)
+        t = self.trials
+        if not self.charged:
+            return np.arange(len(t))
+        _, place = np.unique(np.stack((t.epochs, np.nan_to_num(t.value))), axis=1, return_inverse=True)
+        best = np.maximum.accumulate(np.where(np.isnan(t.value), -np.inf, place.ravel()))
         improved = np.concatenate(([True], best[1:] > best[:-1])) & np.isfinite(best)
-        return np.maximum.accumulate(np.where(improved, np.arange(len(value)), -1))
+        return np.maximum.accumulate(np.where(improved, np.arange(len(t)), -1))
 
     @property
     def incumbent(self) -> Architecture | None:
@@ -147,7 +156,7 @@ def generators(
 def run(
     optimizer: str | type[Optimizer] | OptimizerSpec,
     benchmark: str | Benchmark,
-    budget: Budget,
+    budget: Budget | str,
     *,
     seed: int = 0,
     repetition: int = 0,
@@ -157,7 +166,7 @@ def run(
     Args:
         optimizer: an id, such as "regularized_evolution@nats", or a class.
         benchmark: an id, such as "digits201", or an opened benchmark.
-        budget: when to stop.
+        budget: when to stop; a string is read by `Budget.parse`.
         seed, repetition: what the run's generators are derived from, beside the two ids.
 
     Raises:
@@ -165,16 +174,17 @@ def run(
         RunError: the optimizer raised, proposed something outside the space or never stopped, or the budget is too small
             for a single trial.
     """
+    budget = Budget.parse(budget) if isinstance(budget, str) else budget
     spec = optimizer_spec(optimizer)
     opened = load(benchmark) if isinstance(benchmark, str) else benchmark
     for_optimizer, for_benchmark = generators(seed, opened.id, spec.label, repetition)
     where = f"{spec.label} on {opened.id}, repetition {repetition}"
     try:
         instance = spec.make(opened.space, for_optimizer)
-    except Exception as error:
-        raise RunError(f"{where}: the optimizer could not be made: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise RunError(f"{where}: the optimizer could not be made: {_raised(error, '')}") from error
     trials, finished_early = _loop(instance, opened, budget, for_benchmark, where)
-    return Run(spec.label, opened.id, int(seed), int(repetition), trials, finished_early)
+    return Run(spec.label, opened.id, int(seed), int(repetition), trials, finished_early, instance.charges_evaluations)
 
 
 def _loop(
@@ -202,8 +212,8 @@ def _loop(
         except SearchFinished:
             finished_early = True
             break
-        except Exception as error:
-            raise RunError(f"{where}: ask raised {type(error).__name__} at trial {len(values)}: {error}") from error
+        except (Exception, SystemExit) as error:
+            raise RunError(f"{where}: ask raised {_raised(error, f' at trial {len(values)}')}") from error
         asked = clock()
         if type(proposal) is not Proposal:
             raise RunError(
@@ -219,19 +229,24 @@ def _loop(
             raise RunError(
                 f"{where}: trial {len(values)} cannot be evaluated: {_explain(benchmark, proposal, error)}"
             ) from error
+        except Exception as error:
+            raise RunError(f"{where}: the benchmark raised {_raised(error, f' at trial {len(values)}')}") from error
         if not charges:
-            seconds = asked - start
-        if spent + seconds > limit:
+            seconds = 0.0
+        if not seconds >= 0:
+            raise RunError(f"{where}: the benchmark says that trial {len(values)} took {seconds!r} seconds")
+        price = seconds if charges else asked - start
+        if spent + price > limit:
             cut_off = True
             break
-        spent += seconds
-        trial = Trial(arch, value, seconds, trained, curve, "complete" if value == value else "failed")
+        spent += price
         before = clock()
-        try:
-            tell(trial)
-        except Exception as error:
-            raise RunError(f"{where}: tell raised {type(error).__name__} at trial {len(values)}: {error}") from error
-        own.append((asked - start if charges else 0.0) + clock() - before)
+        if charges:  # else the trial was not paid for, and the search does not get to see its value
+            try:
+                tell(Trial(arch, value, seconds, trained, curve, "complete" if value == value else "failed"))
+            except (Exception, SystemExit) as error:
+                raise RunError(f"{where}: tell raised {_raised(error, f' at trial {len(values)}')}") from error
+        own.append(asked - start + clock() - before)
         archs.append(arch)
         values.append(value)
         costs.append(seconds)
@@ -244,7 +259,7 @@ def _loop(
     if not values:
         if cut_off:
             raise RunError(
-                f"{where}: the budget of {limit:g} s is too small for the first trial, which takes {seconds:.4g} s"
+                f"{where}: the budget of {limit:g} s is too small for the first trial, which takes {price:.4g} s"
             )
         raise RunError(f"{where}: the optimizer finished without a single proposal")
     value_column = np.array(values, dtype=np.float64)
@@ -261,6 +276,12 @@ def _loop(
         ),
         finished_early,
     )
+
+
+def _raised(error: BaseException, when: str) -> str:
+    """`KeyError at trial 3: 'x' (my_optimizer.py, line 17)`: in a study nobody sees the traceback."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}{when}: {error} ({frame.filename}, line {frame.lineno})"
 
 
 def _explain(benchmark: Benchmark, proposal: Proposal, error: Exception) -> str:

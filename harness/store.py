@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,14 @@ class Store:
             if not create:
                 raise StoreError(f"{self.path} holds no study")
             with self._transaction():
+                if self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                    return  # another process was quicker
                 self._db.execute(f"PRAGMA application_id={_MAGIC}")
                 self._db.execute(f"PRAGMA user_version={STORE_VERSION}")
                 self._db.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)")
                 self._db.execute(
                     "CREATE TABLE runs (optimizer TEXT, repetition INTEGER, benchmark TEXT, seed INTEGER,"
-                    " finished_early INTEGER, trials BLOB, measured TEXT, PRIMARY KEY (optimizer, repetition))"
+                    " finished_early INTEGER, charged INTEGER, trials BLOB, measured TEXT, PRIMARY KEY (optimizer, repetition))"
                 )
 
     @contextmanager
@@ -119,9 +121,19 @@ class Store:
             row = self._db.execute("SELECT value FROM meta WHERE key = 'specification'").fetchone()
         return None if row is None else dict(json.loads(row[0]))
 
-    def set_specification(self, specification: Mapping[str, Any]) -> None:
+    def update_specification(
+        self, change: Callable[[dict[str, Any] | None, set[tuple[str, int]]], Mapping[str, Any]]
+    ) -> set[tuple[str, int]]:
+        """Replace the specification by `change(it, finished runs)` in one transaction; returns the finished runs.
+
+        Read and write are one transaction, so that two studies started at once on one folder cannot both find it empty.
+        """
         with self._translated("write"), self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('specification', ?)", (json.dumps(specification),))
+            old, finished = self.specification(), self.finished()
+            new = change(old, finished)
+            if new != old:
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES ('specification', ?)", (json.dumps(new),))
+        return finished
 
     def finished(self) -> set[tuple[str, int]]:
         """(optimizer, repetition) of every run in the file."""
@@ -140,13 +152,14 @@ class Store:
         blob = save({name: np.ascontiguousarray(getattr(run.trials, name)) for name in COLUMNS})
         with self._translated("write"), self._transaction():
             self._db.execute(
-                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run.optimizer,
                     run.repetition,
                     run.benchmark,
                     run.seed,
                     run.finished_early,
+                    run.charged,
                     blob,
                     json.dumps(dict(measured)),
                 ),
@@ -158,16 +171,19 @@ class Store:
         from safetensors.numpy import load
 
         query = (
-            "SELECT optimizer, benchmark, seed, repetition, trials, finished_early, measured FROM runs"
+            "SELECT optimizer, benchmark, seed, repetition, trials, finished_early, charged, measured FROM runs"
             " ORDER BY optimizer, repetition"
         )
         with self._translated("read"):
-            for optimizer, benchmark, seed, repetition, blob, early, measured in self._db.execute(query):
+            for optimizer, benchmark, seed, repetition, blob, early, charged, measured in self._db.execute(query):
                 try:
                     trials = Trials(**load(blob))
                 except (SafetensorError, TypeError) as error:
                     raise StoreError(f"{self.path}: run {repetition} of {optimizer} is damaged: {error}") from error
-                yield Run(optimizer, benchmark, seed, repetition, trials, bool(early)), json.loads(measured)
+                yield (
+                    Run(optimizer, benchmark, seed, repetition, trials, bool(early), bool(charged)),
+                    json.loads(measured),
+                )
 
     def close(self) -> None:
         self._db.close()

@@ -10,9 +10,13 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import pickle
 import platform
+import signal
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import ExitStack, contextmanager
@@ -23,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..benchmarks.workers import set_up_worker
-from .core import Budget
+from .core import STATUSES, Budget
 from .registry import OptimizerSpec, RegistryError, load, optimizer_spec
 from .run import Run, RunError, run
 from .store import Store, StoreError
@@ -39,6 +43,9 @@ BLOCK = 100
 """Repetitions per task: a run of 200 trials takes a few milliseconds, about as long as handing over a task."""
 BLOCK_SECONDS = 2.0
 """A task hands in what it has after this time, and the rest is planned again: a kill loses little more than this much work."""
+
+MAX_FAILURES = 3
+"""After so many failed repetitions an optimizer is given up: what is wrong with it is wrong everywhere."""
 
 Progress = Callable[[int, int], None]
 """Called with (runs finished, runs in all) whenever some have finished."""
@@ -84,6 +91,10 @@ class Study:
             specification = store.specification()
             if specification is None:
                 raise StoreError(f"the study in {folder} was never started")
+            if not {"benchmark", "benchmark_source", "benchmark_sha256", "optimizers", "repetitions"} <= set(
+                specification
+            ):
+                raise StoreError(f"the specification of the study in {folder} is damaged")
             benchmark = load(specification["benchmark_source"])
             if benchmark.info.sha256 != specification["benchmark_sha256"]:
                 raise StoreError(
@@ -133,6 +144,8 @@ class Study:
             parts.append(
                 pd.DataFrame(
                     {
+                        "benchmark": r.benchmark,
+                        "seed": r.seed,
                         "optimizer": r.optimizer,
                         "repetition": r.repetition,
                         "trial": np.arange(len(t)),
@@ -140,6 +153,7 @@ class Study:
                         "value": t.value,
                         "seconds": t.seconds,
                         "epochs": t.epochs,
+                        "status": np.asarray(STATUSES)[t.status],
                         "optimizer_seconds": t.optimizer_seconds,
                         "gpu_seconds": r.gpu_seconds,
                         "test_regret": r.regret(self.benchmark, "test"),
@@ -160,11 +174,21 @@ def environment_versions() -> dict[str, str]:
 
 
 def _source_sha256(factory: type) -> str:
-    """Digest of the class's source, so that results of edited code are not taken for results of this code."""
+    """Digest of the files that define the class and its bases, so that results of edited code are not mixed with this code's.
+
+    Of a class from an interactive session it is the class's own source, where Python still knows it.
+    """
+    digest = hashlib.sha256()
     try:
-        return hashlib.sha256(inspect.getsource(factory).encode()).hexdigest()
-    except (OSError, TypeError):  # defined in an interactive session
-        return "unknown"
+        files = {inspect.getfile(c) for c in factory.__mro__ if c.__module__ not in ("builtins", "abc")}
+        for file in sorted(files, key=lambda f: Path(f).name):
+            digest.update(Path(file).read_bytes())
+    except (OSError, TypeError):
+        try:
+            digest.update(inspect.getsource(factory).encode())
+        except (OSError, TypeError):
+            return "unknown"
+    return digest.hexdigest()
 
 
 def _specification(
@@ -262,7 +286,7 @@ class _InProcess(Executor):
 def compare(
     optimizers: Iterable[str | type[Optimizer] | OptimizerSpec],
     benchmark: str | Benchmark = "digits201",
-    budget: Budget | None = None,
+    budget: Budget | str | None = None,
     *,
     repetitions: int = 20,
     jobs: int = 1,
@@ -276,7 +300,7 @@ def compare(
     Args:
         optimizers: ids, such as "random_search" or "regularized_evolution(population=50)", or classes.
         benchmark: an id or an opened benchmark.
-        budget: of each run; 300 evaluations if not given.
+        budget: of each run, also as a string such as "2h"; 300 evaluations if not given.
         repetitions: runs per optimizer.
         jobs: worker processes; 1 runs everything in this process. The results are the same for any number.
         seed: of the study.
@@ -292,20 +316,25 @@ def compare(
         StudyError: runs failed; the others are in its `study` and in `out`.
         KeyboardInterrupt: passed on; finished runs are in `out`.
     """
+    if isinstance(optimizers, str | type | OptimizerSpec):
+        optimizers = [optimizers]
     specs = [optimizer_spec(o) for o in optimizers]
     labels = [spec.label for spec in specs]
     if not specs:
         raise RegistryError("no optimizer given")
     if len(set(labels)) < len(labels):
-        raise RegistryError(f"an optimizer is named twice: {', '.join(labels)}")
+        raise RegistryError(
+            f"two optimizers have one name: {', '.join(labels)} (a class goes by its own name; 'package.module:Class' tells"
+            " two of one name apart)"
+        )
     for name, number in (("repetitions", repetitions), ("jobs", jobs)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise ValueError(f"{name} must be a whole number from 1, not {number!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, not {seed!r}")
     opened = load(benchmark) if isinstance(benchmark, str) else benchmark
-    budget = budget or Budget(evaluations=300)
-    source = benchmark if isinstance(benchmark, str) else benchmark.id
+    budget = Budget.parse(budget) if isinstance(budget, str) else budget or Budget(evaluations=300)
+    source = benchmark if isinstance(benchmark, str) else str(opened.info.details.get("path", opened.id))
     specification = _specification(specs, opened, source, budget, repetitions, seed)
 
     with ExitStack() as stack:
@@ -313,15 +342,14 @@ def compare(
         finished: set[tuple[str, int]] = set()
         if out is not None:
             store = stack.enter_context(Store(Path(out), create=True))
-            finished = store.finished()
-            stored = _merge(store.specification(), specification, {label for label, _ in finished}, Path(out))
-            if stored != store.specification():
-                store.set_specification(stored)
+            finished = store.update_specification(
+                lambda old, runs: _merge(old, specification, {label for label, _ in runs}, Path(out))
+            )
         todo = {spec.label: [r for r in range(repetitions) if (spec.label, r) not in finished] for spec in specs}
         in_memory: list[tuple[Run, dict[str, Any]]] = []
         failures: list[str] = []
         if any(todo.values()):
-            portable = _portable(opened)
+            portable = opened if executor is None and jobs == 1 else _portable(opened, source)
             if executor is None:
                 executor = _InProcess() if jobs == 1 else stack.enter_context(_processes(jobs))
             total = len(specs) * repetitions
@@ -348,13 +376,15 @@ def compare(
     return study
 
 
-def _portable(benchmark: Benchmark) -> str | Benchmark:
-    """The benchmark's id where a worker can load the same thing by it, else the benchmark itself."""
+def _portable(benchmark: Benchmark, source: str) -> str | Benchmark:
+    """What a worker can load the same benchmark by, else the benchmark itself."""
     try:
-        same = _load_once(benchmark.id).info.sha256 == benchmark.info.sha256
+        other = _load_once(source)
     except (RegistryError, OSError, ValueError):
         return benchmark
-    return benchmark.id if same else benchmark
+    # Of a subclass that answers in its own way, id and sha256 are those of the table.
+    same = type(other) is type(benchmark) and other.info.sha256 == benchmark.info.sha256
+    return source if same else benchmark
 
 
 @contextmanager
@@ -366,6 +396,13 @@ def _processes(jobs: int) -> Iterator[Executor]:
         max_workers=jobs, initializer=set_up_worker, initargs=(list(sys.path), os.getpid())
     )
     finished = False
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
+    try:
+        executor.submit(int)  # starts the workers, which inherit that Ctrl-C is not theirs
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
     try:
         yield executor
         finished = True
@@ -384,17 +421,17 @@ def _execute(
 ) -> Iterable[tuple[list[tuple[Run, dict[str, Any]]], str | None]]:
     """Yield the results of tasks as they finish, planning again what a task left undone.
 
-    An optimizer that fails is not tried further: what is wrong with it will be wrong in the next repetition too.
+    An optimizer of which `MAX_FAILURES` repetitions have failed is not tried further.
     """
     queue = [(spec, todo[spec.label][i : i + BLOCK]) for spec in specs for i in range(0, len(todo[spec.label]), BLOCK)]
     queue.reverse()
-    failed: set[str] = set()
+    failed: Counter[str] = Counter()
     running: dict[Future[Any], tuple[OptimizerSpec, list[int]]] = {}
     try:
         while queue or running:
             while queue and len(running) < 2 * jobs:
                 spec, repetitions = queue.pop()
-                if spec.label not in failed:
+                if failed[spec.label] < MAX_FAILURES:
                     future = executor.submit(_run_block, spec, benchmark, budget, seed, repetitions)
                     running[future] = (spec, repetitions)
                 if isinstance(executor, _InProcess):
@@ -402,13 +439,17 @@ def _execute(
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 spec, repetitions = running.pop(future)
-                results, failure = future.result()
-                rest = repetitions[len(results) :]
+                try:
+                    results, failure = future.result()
+                    gone = failure is not None
+                except pickle.PicklingError as error:  # a class or a parameter that no other process can be given
+                    results, failure, gone = [], f"{spec.label} cannot be sent to a worker process: {error}", True
+                    failed[spec.label] = MAX_FAILURES - 1
+                rest = repetitions[len(results) + gone :]
                 if failure is not None:
-                    if spec.label in failed:
-                        failure = None  # one message per optimizer
-                    failed.add(spec.label)
-                elif rest:  # these runs are slow: share them out among idle workers
+                    failed[spec.label] += 1
+                    failure = failure if failed[spec.label] <= MAX_FAILURES else None
+                if rest and failed[spec.label] < MAX_FAILURES:  # slow or interrupted: share it out among idle workers
                     pieces = max(1, jobs - len(queue))
                     queue += [(spec, part) for i in range(pieces) if (part := rest[i::pieces])]
                 yield results, failure

@@ -38,8 +38,8 @@ class Optimizer(ABC):
 
     Attributes:
         presets: named sets of hyper-parameters; `name@preset` selects one wherever an optimizer id is accepted.
-        charges_evaluations: False for a method that trains inside `ask` (a supernet): its proposals then cost nothing, and
-            its own measured seconds are its search cost.
+        charges_evaluations: False for a method that trains inside `ask` (a supernet). Each proposal is then what it would
+            return now, costs nothing and is not told; its own measured seconds are its search cost.
         deterministic: True for a method that never draws from `rng`, such as an exhaustive search.
     """
 

@@ -41,7 +41,7 @@ def folder(tmp_path):
 def test_the_example_optimizer_conforms_and_runs(folder):
     """The class in README passes every check and runs by the command beside it, from a file outside the repository."""
     check, compare = (shlex.split(c) for c in COMMANDS if "my_optimizer" in c)
-    assert "13 of 13 checks passed" in type_in(folder, "-m", *check)
+    assert "14 of 14 checks passed" in type_in(folder, "-m", *check)
     assert "HillClimber(warmup=50)" in type_in(folder, "-m", *compare)
 
 

@@ -44,7 +44,7 @@ class Measured:
         test_regret, validation_regret: percentage points of the incumbent after each trial, `(n,)`; NaN while there is
             none.
         tau: Kendall tau between the value that the search saw and the final test accuracy over the trials that did not
-            fail; NaN where it is undefined (fewer than two such trials, or all equal).
+            fail and were trained as long as the longest; NaN where it is undefined (fewer than two such trials, or all equal).
         failed: number of failed trials.
     """
 
@@ -102,6 +102,7 @@ class Row:
         finished_early: runs in which the optimizer had nothing left to propose before the budget ended.
         beats_baseline: probability that a run has a lower final test regret than a run of random search, ties counted
             half, a run without an incumbent as the worst; None for random search itself and in a study without it.
+        difference: mean final test regret minus random search's, over the runs with an incumbent; None likewise.
     """
 
     optimizer: str
@@ -119,6 +120,7 @@ class Row:
     failed: int
     finished_early: int
     beats_baseline: Estimate | None
+    difference: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -258,38 +260,38 @@ class Summary:
 
 
 def verdict(row: Row, baseline: Row) -> str:
-    """Say whether the 95 % intervals of two mean test regrets overlap, and what may be said therefore.
+    """Say whether a strategy's mean test regret differs from random search's: whether the interval of the difference excludes 0.
 
     Runs without an incumbent are left out of the means, so the sentence goes on to count them; so few runs that the
     intervals cannot be relied on are named too.
     """
-    a, b = row.test_mean, baseline.test_mean
+    a, b, difference = row.test_mean, baseline.test_mean, row.difference
     pair = f"{row.optimizer} and {baseline.optimizer}"
     means = f"mean test regret {_fixed(a.value, 2)} vs {_fixed(b.value, 2)} points"
     none_found = [r.optimizer for r in (row, baseline) if r.without_incumbent == r.repetitions]
     if none_found:
         return f"{pair} cannot be compared: every trial of every run of {' and of '.join(none_found)} failed."
-    if not (a.has_interval and b.has_interval):
+    if difference is None or not difference.has_interval:
         sentence = (
             f"{pair} cannot be compared: {means}, but an interval needs at least two runs of each with an incumbent."
         )
-    elif a.high < b.low or b.high < a.low:
-        place = "is ahead of" if a.high < b.low else "is behind"
-        sentence = (
-            f"{row.optimizer} {place} {baseline.optimizer}: {means},"
-            f" intervals {a.interval_text()} and {b.interval_text()} do not overlap."
-        )
     else:
+        apart = a.high < b.low or b.high < a.low
+        place = "cannot be told apart from"
+        if difference.high < 0:
+            place = "is ahead of"
+        elif difference.low > 0:
+            place = "is behind"
         sentence = (
-            f"{row.optimizer} cannot be told apart from {baseline.optimizer}: {means},"
-            f" intervals {a.interval_text()} and {b.interval_text()} overlap."
+            f"{row.optimizer} {place} {baseline.optimizer}: {means}, difference {difference.text()};"
+            f" the intervals {a.interval_text()} and {b.interval_text()} {'do not ' if apart else ''}overlap."
         )
     for r in (row, baseline):
         if r.without_incumbent:
             counted = f"{r.without_incumbent} of {r.repetitions} runs of {r.optimizer}"
             sentence += f" In {counted} every trial failed; its mean is over the others."
     fewest = min(r.repetitions - r.without_incumbent for r in (row, baseline))
-    if a.has_interval and b.has_interval and fewest < FEW_RUNS:
+    if difference is not None and difference.has_interval and fewest < FEW_RUNS:
         sentence += f" With only {fewest} runs the intervals are too narrow to rely on; use {FEW_RUNS} or more."
     return sentence
 
@@ -319,6 +321,7 @@ def _record(row: Row) -> dict[str, str | int | float | None]:
         "finished_early": row.finished_early,
     }
     add("probability_better_than_random", row.beats_baseline)
+    add("test_regret_difference_to_random", row.difference)
     return record
 
 
@@ -348,13 +351,14 @@ def measure(runs: Sequence[Run], benchmark: Benchmark) -> list[Measured]:
         tests, validations = np.split(finals.test_accuracy, ends), np.split(finals.val_accuracy, ends)
         for run, test, validation in zip(batch, tests, validations, strict=True):
             failed = (run.trials.status == _FAILED) | np.isnan(run.trials.value)
+            ranked = ~failed & (run.trials.epochs == run.trials.epochs.max())  # values of one schedule only
             none_yet = run.incumbents < 0
             measured.append(
                 Measured(
                     run=run,
                     test_regret=np.where(none_yet, np.nan, 100 * (best_test - test[run.incumbents])),
                     validation_regret=np.where(none_yet, np.nan, 100 * (best_validation - validation[run.incumbents])),
-                    tau=metrics.kendall_tau(run.trials.value[~failed], test[~failed]),
+                    tau=metrics.kendall_tau(run.trials.value[ranked], test[ranked]),
                     failed=int(failed.sum()),
                 )
             )
@@ -406,9 +410,14 @@ def _row(label: str, group: Sequence[Measured], test: Floats, baseline: Floats |
     validation = np.array([m.validation_regret[-1] for m in group])
     taus = np.array([m.tau for m in group])
     beats: Estimate | None = None
+    difference: Estimate | None = None
     if baseline is not None and label != BASELINE:
         low, high = metrics.probability_of_improvement_interval(-test, -baseline, rng=_generator())
         beats = Estimate(metrics.probability_of_improvement(-test, -baseline), low, high)
+        x, y = test[~np.isnan(test)], baseline[~np.isnan(baseline)]
+        if len(x) and len(y):
+            low, high = metrics.difference_interval(x, y, rng=_generator())
+            difference = Estimate(float(x.mean() - y.mean()), low, high)
     return Row(
         optimizer=label,
         repetitions=len(group),
@@ -425,6 +434,7 @@ def _row(label: str, group: Sequence[Measured], test: Floats, baseline: Floats |
         failed=sum(m.failed for m in group),
         finished_early=sum(m.run.finished_early for m in group),
         beats_baseline=beats,
+        difference=difference,
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,14 +37,14 @@ def test_parse_refuses(text):
         Budget.parse(text)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
+@pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan, True, "500"])
 def test_seconds_must_be_positive_and_finite(seconds):
     """Zero, negative and infinite budgets are refused."""
     with pytest.raises(ValueError, match="seconds must be positive and finite"):
         Budget(seconds=seconds)
 
 
-@pytest.mark.parametrize("evaluations", [0, -3, 1.5, True])
+@pytest.mark.parametrize("evaluations", [0, -3, 1.5, 10.0, True, math.inf, "3"])
 def test_evaluations_must_be_whole(evaluations):
     """So are numbers of evaluations that are none."""
     with pytest.raises(ValueError, match="whole number from 1"):
@@ -61,6 +62,11 @@ def test_a_budget_needs_a_limit():
     """No limit at all is an error."""
     with pytest.raises(ValueError, match="needs seconds, evaluations or both"):
         Budget()
+
+
+def test_numpy_numbers_are_written_as_plain_ones():
+    """The text of a budget is part of a study's specification."""
+    assert str(Budget(seconds=np.float64(500), evaluations=np.int64(3))) == "500s,3"
 
 
 @given(st.one_of(st.none(), st.integers(1, 10**9)), st.integers(1, 10**6))

@@ -5,7 +5,7 @@ import textwrap
 import pytest
 
 from nasharness import Benchmark, load
-from nasharness.harness.registry import RegistryError, entry_points, optimizer_spec, resolve, split_ids
+from nasharness.harness.registry import OptimizerSpec, RegistryError, entry_points, optimizer_spec, resolve, split_ids
 from nasharness.optimizers.random_search import RandomSearch
 from nasharness.optimizers.regularized_evolution import RegularizedEvolution
 
@@ -84,6 +84,9 @@ def test_optimizer_ids(text, label, parameters):
         ("regularized_evolution(3)", "given by name"),
         ("regularized_evolution(sample=)", "cannot read the hyper-parameters"),
         ("regularized_evolution(sample=__import__('os'))", "cannot read the hyper-parameters"),
+        ("regularized_evolution(population={1, 2})", "a set has no order"),
+        ("regularized_evolution(population=5)+(3)", "cannot read the"),
+        ("regularized_evolution(population=5)(sample=2)", "one pair of parentheses"),
         ("regularized evolution", "cannot read the optimizer"),
         ("", "cannot read the optimizer"),
         ("no_such_module_here:Thing", "no such module"),
@@ -125,14 +128,38 @@ def test_a_module_that_misses_another(module):
 
 def test_classes_are_accepted():
     """A class needs no id."""
-    assert optimizer_spec(RegularizedEvolution).label == "RegularizedEvolution"
+    assert optimizer_spec(type("Mine", (RegularizedEvolution,), {})).label == "Mine"
     with pytest.raises(RegistryError, match="not a subclass"):
         optimizer_spec(dict)
+
+
+def test_a_registered_class_goes_by_its_registered_name():
+    """However it is given, so that it is seeded and reported alike."""
+    target = "nasharness.optimizers.regularized_evolution:RegularizedEvolution"
+    assert optimizer_spec(RegularizedEvolution).label == "regularized_evolution"
+    assert optimizer_spec(f"{target}(sample=3)").label == "regularized_evolution(sample=3)"
+
+
+def test_a_mutable_parameter_is_not_shared():
+    """Every run gets its own copy of what the id says."""
+    made = []
+
+    class Keeps(RandomSearch):
+        def __init__(self, space, rng, *, widths=()):
+            super().__init__(space, rng)
+            made.append(widths)
+
+    spec = OptimizerSpec("keeps", Keeps, {"widths": [1]})
+    for _ in range(2):
+        spec.make(None, None)
+        made[-1].append(2)
+    assert made == [[1, 2], [1, 2]]
 
 
 def test_split_ids():
     """Commas inside parentheses do not separate ids."""
     assert split_ids("a,b(x=1, y=(2, 3)) ,c@p,") == ["a", "b(x=1, y=(2, 3))", "c@p"]
+    assert split_ids("a(s='x),y'),b(s=\"(\"),c") == ["a(s='x),y')", 'b(s="(")', "c"]
 
 
 def test_a_benchmark_must_be_one():

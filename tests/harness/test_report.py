@@ -167,34 +167,41 @@ def test_estimates_as_text() -> None:
     assert Estimate(-0.0001, -0.001, 1234.5).text() == "0.00 [0.00, 1,234.50]"
 
 
-def row_with(label: str, mean: Estimate, repetitions: int = 20, without: int = 0) -> Row:
+def row_with(
+    label: str, mean: Estimate, difference: Estimate | None = None, repetitions: int = 20, without: int = 0
+) -> Row:
     none = Estimate(NAN, NAN, NAN)
-    return Row(label, repetitions, without, mean, none, none, none, none, 0, 1.0, 1.0, 1.0, 0, 0, None)
+    return Row(label, repetitions, without, mean, none, none, none, none, 0, 1.0, 1.0, 1.0, 0, 0, None, difference)
+
+
+LESS = Estimate(-0.57, -0.8, -0.3)
 
 
 def test_verdicts_say_only_what_the_intervals_say() -> None:
+    """Ahead and behind are where the interval of the difference excludes 0; touching it is not excluding it."""
     base = row_with("random_search", Estimate(1.8, 1.6, 2.0))
-    ahead = verdict(row_with("x", Estimate(1.23, 1.1, 1.37)), base)
-    assert ahead == (
-        "x is ahead of random_search: mean test regret 1.23 vs 1.80 points,"
-        " intervals [1.10, 1.37] and [1.60, 2.00] do not overlap."
+    assert verdict(row_with("x", Estimate(1.23, 1.1, 1.37), LESS), base) == (
+        "x is ahead of random_search: mean test regret 1.23 vs 1.80 points, difference -0.57 [-0.80, -0.30];"
+        " the intervals [1.10, 1.37] and [1.60, 2.00] do not overlap."
     )
-    assert verdict(row_with("x", Estimate(3, 2.5, 3.5)), base).startswith("x is behind random_search:")
-    for low, high in ((1.1, 1.6), (1.7, 1.9), (1.0, 3.0), (2.0, 2.2)):  # touching is overlapping
-        sentence = verdict(row_with("x", Estimate(1.5, low, high)), base)
+    assert verdict(row_with("x", Estimate(1.5, 1.3, 1.7), LESS), base).endswith("and [1.60, 2.00] overlap.")
+    more = Estimate(1.2, 0.7, 1.7)
+    assert verdict(row_with("x", Estimate(3, 2.5, 3.5), more), base).startswith("x is behind random_search:")
+    for low, high in ((-0.5, 0.0), (0.0, 0.5), (-1.0, 0.2)):
+        sentence = verdict(row_with("x", Estimate(1.5, 1.3, 1.7), Estimate(-0.3, low, high)), base)
         assert sentence.startswith("x cannot be told apart from random_search:")
-        assert sentence.endswith("overlap.")
 
 
 def test_verdicts_admit_what_they_do_not_know() -> None:
     base = row_with("random_search", Estimate(1.8, 1.6, 2.0))
-    assert "at least two runs" in verdict(row_with("x", Estimate(1, NAN, NAN), repetitions=1), base)
+    undefined = Estimate(-0.8, NAN, NAN)
+    assert "at least two runs" in verdict(row_with("x", Estimate(1, NAN, NAN), undefined, repetitions=1), base)
     nothing = verdict(row_with("x", Estimate(NAN, NAN, NAN), without=20), base)
     assert nothing == "x and random_search cannot be compared: every trial of every run of x failed."
-    some = verdict(row_with("x", Estimate(1.0, 0.9, 1.1), without=3), base)
+    some = verdict(row_with("x", Estimate(1.0, 0.9, 1.1), LESS, without=3), base)
     assert "is ahead of" in some
     assert "In 3 of 20 runs of x every trial failed" in some
-    few = verdict(row_with("x", Estimate(1.0, 0.9, 1.1), repetitions=FEW_RUNS - 1), base)
+    few = verdict(row_with("x", Estimate(1.0, 0.9, 1.1), LESS, repetitions=FEW_RUNS - 1), base)
     assert f"only {FEW_RUNS - 1} runs" in few
 
 

@@ -84,12 +84,20 @@ def test_partial_epochs_cost_less(tiny_benchmark):
 
 
 def test_supernet_methods_pay_their_own_seconds(tiny_benchmark):
-    """With charges_evaluations = False a proposal costs what `ask` took, and nothing of it is counted twice."""
+    """With charges_evaluations = False trials cost nothing and are not told; the answer is the latest proposal.
+
+    What the method spends is its own measured time, so two runs still have one fingerprint.
+    """
     factory = proposing(lambda self: Proposal(self.space.sample(self.rng)))
     factory.charges_evaluations = False
-    result = run(factory, tiny_benchmark, Budget(evaluations=20))
-    assert 0 < result.simulated_seconds < 1
-    assert result.optimizer_seconds < result.simulated_seconds + 1
+    factory.tell = lambda self, trial: pytest.fail("it was told a value that it did not pay for")
+    results = [run(factory, tiny_benchmark, Budget(evaluations=20)) for _ in range(2)]
+    assert results[0].simulated_seconds == 0
+    assert results[0].optimizer_seconds > 0
+    assert results[0].incumbents.tolist() == list(range(20))
+    assert results[0].fingerprint() == results[1].fingerprint()
+    with pytest.raises(RunError, match="too small for the first trial"):
+        run(factory, tiny_benchmark, Budget(seconds=1e-9))
 
 
 @pytest.mark.parametrize(
@@ -114,6 +122,21 @@ def test_bad_proposals_are_explained(tiny_benchmark, answer, message):
     with pytest.raises(RunError, match=f"Proposing on {tiny_benchmark.id}, repetition 0.*") as error:
         run(proposing(answer), tiny_benchmark, Budget(evaluations=3))
     assert message in str(error.value)
+
+
+def test_sys_exit_is_an_error(tiny_benchmark):
+    """An optimizer cannot end the study by leaving."""
+
+    def leave(self):
+        raise SystemExit(0)
+
+    with pytest.raises(RunError, match="ask raised SystemExit"):
+        run(proposing(leave), tiny_benchmark, Budget(evaluations=3))
+
+
+def test_budget_as_a_string(tiny_benchmark):
+    """A budget may be written as on the command line."""
+    assert len(run("random_search", tiny_benchmark, "7").trials) == 7
 
 
 def test_numpy_architectures_become_tuples(tiny_benchmark):
@@ -208,6 +231,13 @@ def test_incumbents_equal_a_slow_loop(values):
             best = i
         expected.append(best)
     assert as_run(values).incumbents.tolist() == expected
+
+
+def test_short_trainings_do_not_compete_with_long_ones():
+    """After 1, 4, 2, 4 and 1 epochs: the first is replaced by a longer training with a lower value, and no shorter one wins."""
+    made = as_run([0.9, 0.3, 0.95, 0.4, 0.99])
+    made.trials.epochs[:] = [1, 4, 2, 4, 1]
+    assert made.incumbents.tolist() == [0, 1, 1, 3, 3]
 
 
 def test_regret_by_hand(tiny_benchmark):

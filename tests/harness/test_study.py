@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nasharness import Budget, Optimizer, Proposal, Study, StudyError, compare, run
+from nasharness import Budget, Optimizer, Proposal, Study, StudyError, TableBenchmark, compare, load, run
 from nasharness.harness.registry import RegistryError
-from nasharness.harness.run import COLUMNS
+from nasharness.harness.run import COLUMNS, generators
 from nasharness.harness.store import FILE_NAME, STORE_VERSION, Store, StoreError
 
 NAMES = ["random_search", "regularized_evolution@nats", "local_search"]
@@ -135,8 +135,10 @@ def test_edited_code_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     program = """
         from nasharness.optimizers.random_search import RandomSearch
+        def helper():
+            return {}
         class Edited(RandomSearch):
-            version = {}
+            version = helper()
     """
     for version in (1, 2):
         shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
@@ -167,11 +169,67 @@ def test_a_failed_optimizer_can_be_mended(tmp_path):
     store_with_failure = {"class": "x:Y", "parameters": {}, "source_sha256": "before"}
     compare(["random_search"], "digits201", SMALL, repetitions=1, out=tmp_path)
     with Store(tmp_path, create=True) as store:
-        specification = store.specification()
-        specification["optimizers"]["local_search"] = store_with_failure
-        store.set_specification(specification)
+        store.update_specification(
+            lambda old, runs: {**old, "optimizers": {**old["optimizers"], "local_search": store_with_failure}}
+        )
     study = compare(["random_search", "local_search"], "digits201", SMALL, repetitions=1, out=tmp_path)
     assert [r.optimizer for r in study.runs] == ["random_search", "local_search"]
+
+
+class Unlucky(Optimizer):
+    """Fails in its second repetition only."""
+
+    def __init__(self, space, rng):
+        super().__init__(space, rng)
+        self.fails = rng.random() == generators(0, "digits201-v1", "Unlucky", 1)[0].random()
+
+    def ask(self):
+        if self.fails:
+            raise RuntimeError("bad luck")
+        return Proposal(self.space.sample(self.rng))
+
+    def tell(self, trial):
+        pass
+
+
+def test_one_failed_repetition_does_not_end_the_others():
+    """The other repetitions are finished; the failed one is named."""
+    with pytest.raises(StudyError, match="Unlucky on digits201-v1, repetition 1: .*bad luck") as error:
+        compare([Unlucky], "digits201", SMALL, repetitions=5)
+    assert [r.repetition for r in error.value.study.runs] == [0, 2, 3, 4]
+
+
+class Noisy(TableBenchmark):
+    """Answers in its own way, under the id and the checksum of the table that it was made from."""
+
+    def query(self, arch, epochs=None, rng=None):
+        return super().query(arch, epochs, rng)._replace(val_accuracy=0.123)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_wrapped_benchmark_is_not_replaced_by_the_registered_one(jobs, monkeypatch):
+    """What is searched is the object that was given, also in worker processes."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    digits = load("digits201")
+    noisy = Noisy(digits.id, digits.space, digits._columns, digits.info)
+    study = compare(["random_search"], noisy, SMALL, repetitions=2, jobs=jobs)
+    assert {v for r in study.runs for v in r.trials.value.tolist()} == {0.123}
+
+
+def test_two_studies_started_at_once_do_not_mix(tmp_path):
+    """Of two that find the folder empty, the second sees the first's specification and is refused if it differs."""
+    first, second = Store(tmp_path, create=True), Store(tmp_path, create=True)
+    with first, second:
+        assert first.specification() is second.specification() is None
+        first.update_specification(lambda old, runs: {"seed": 0})
+        seen = []
+        second.update_specification(lambda old, runs: seen.append(old) or old)
+    assert seen == [{"seed": 0}]
+
+
+def test_a_single_optimizer_needs_no_list():
+    """A string is one optimizer, not a list of letters."""
+    assert len(compare("random_search", "digits201", "3", repetitions=1).runs) == 1
 
 
 class Dying(Optimizer):
@@ -203,6 +261,8 @@ def test_a_built_file_is_a_benchmark(tmp_path, monkeypatch):
     assert study.benchmark.id == "mine"
     monkeypatch.chdir("/")
     assert prints(Study.open(tmp_path / "out")) == prints(study)
+    compare(["random_search"], study.benchmark, SMALL, repetitions=2, out=tmp_path / "opened")
+    assert prints(Study.open(tmp_path / "opened")) == prints(study)
 
 
 class Interrupting(Optimizer):
@@ -355,7 +415,7 @@ def test_a_changed_benchmark_is_refused(tmp_path, monkeypatch):
     """A study is not reported against another version of its table."""
     compare(NAMES[:1], "digits201", SMALL, repetitions=1, out=tmp_path)
     with Store(tmp_path, create=True) as store:
-        store.set_specification({**store.specification(), "benchmark_sha256": "0" * 64})
+        store.update_specification(lambda old, runs: {**old, "benchmark_sha256": "0" * 64})
     with pytest.raises(StoreError, match="another version of digits201-v1"):
         Study.open(tmp_path)
 
@@ -393,7 +453,7 @@ def test_a_read_only_folder(tmp_path):
     ("arguments", "error", "message"),
     [
         ({"optimizers": []}, RegistryError, "no optimizer given"),
-        ({"optimizers": ["random_search", "random_search"]}, RegistryError, "named twice"),
+        ({"optimizers": ["random_search", "random_search"]}, RegistryError, "two optimizers have one name"),
         ({"repetitions": 0}, ValueError, "repetitions must be a whole number from 1"),
         ({"jobs": 0}, ValueError, "jobs must be a whole number from 1"),
         ({"seed": -1}, ValueError, "seed must be a whole number from 0"),

@@ -71,6 +71,36 @@ class NaNRaises(RegularizedEvolution):
         self._alive.append((int(trial.value * 1000), trial.arch))
 
 
+class SortsNaN(Optimizer):
+    """Mutates the last of a sorted history, and NaN leaves a list half sorted."""
+
+    def __init__(self, space, rng):
+        super().__init__(space, rng)
+        self.history = []
+
+    def ask(self):
+        if len(self.history) < 20:
+            return Proposal(self.space.sample(self.rng))
+        return Proposal(self.space.mutate(sorted(self.history, key=lambda pair: pair[0])[-1][1], self.rng))
+
+    def tell(self, trial):
+        self.history.append((trial.value, trial.arch))
+
+
+class PlainRandom(Optimizer):
+    """Seeds Python's own generator, which everybody shares."""
+
+    def __init__(self, space, rng):
+        super().__init__(space, rng)
+        random.seed(int(rng.integers(2**31)))  # noqa: TID251
+
+    def ask(self):
+        return Proposal(tuple(random.randrange(n) for n in self.space.cardinalities))
+
+    def tell(self, trial):
+        pass
+
+
 class SharedState(Optimizer):
     """Keeps its count on the class."""
 
@@ -145,8 +175,10 @@ MUTANTS = {
     SeedIgnored: ("check_seed_matters", "four seeds gave one run"),
     SetOrder: ("check_other_process", "iterates over a set"),
     LeavesTheSpace: ("check_proposals", "which is not in"),
-    NaNWins: ("check_failed_never_wins", "rank a failed trial below every other"),
+    NaNWins: ("check_failed_never_wins", "count a failed trial as the worst"),
     NaNRaises: ("check_failed_trials", "cannot convert float NaN"),
+    SortsNaN: ("check_failed_disturb_nothing", "count a failed trial as the worst"),
+    PlainRandom: ("check_same_seed_same_run", "not from `random`"),
     SharedState: ("check_order_independent", "keep state on the instance"),
     NumpyInts: ("check_proposals", "plain tuple of Python ints"),
     ChangesTrial: ("check_leaves_trial_alone", "read-only"),
@@ -165,7 +197,7 @@ def test_mutants_are_caught(mutant, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # a fresh process must be able to import this file
     if mutant is NeedsArgument:
         with pytest.raises(ValueError, match=words):
-            run_checks(mutant)
+            list(run_checks(mutant))
         return
     problems = {r.name: r.problem for r in run_checks(mutant) if r.problem is not None}
     assert name in problems
