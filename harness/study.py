@@ -128,7 +128,7 @@ class Study:
         from .report import write_report
 
         hosts = sorted({str(m.get("host")) for m in self.measured if m.get("host")})
-        environment = {**environment_versions(), "hosts": hosts}
+        environment = {**environment_versions(), "hosts": ", ".join(hosts)}
         return write_report(
             list(self.runs), self.benchmark, Path(folder), specification=self.specification, environment=environment
         )
