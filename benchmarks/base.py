@@ -72,13 +72,24 @@ class Final(NamedTuple):
 
 @dataclass(frozen=True)
 class Info:
-    """Where a benchmark's numbers come from."""
+    """Where a benchmark's numbers come from.
+
+    Attributes:
+        id: versioned id.
+        source, licence: in words.
+        sha256: digest of the file or data; a study is only continued and reported on the same. Empty: a TableBenchmark
+            takes that of its columns, another benchmark is not protected.
+        version_history: what changed from version to version.
+        caution: a sentence that every report on this benchmark repeats.
+        details: whatever else is known, such as how a table was trained.
+    """
 
     id: str
-    source: str
-    licence: str
-    sha256: str
-    version_history: str
+    source: str = ""
+    licence: str = ""
+    sha256: str = ""
+    version_history: str = ""
+    caution: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

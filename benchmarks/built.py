@@ -44,7 +44,7 @@ class TrainedCells(TableBenchmark):
         return image_task(self.info.details["spec"]["images"])
 
 
-def open_built(path: Path, id: str | None = None, *, version_history: str = "") -> TrainedCells:
+def open_built(path: Path, id: str | None = None, *, version_history: str = "", caution: str = "") -> TrainedCells:
     """Open a file that `nasharness build` wrote. Its id is the file's name unless another is given.
 
     Raises:
@@ -61,6 +61,7 @@ def open_built(path: Path, id: str | None = None, *, version_history: str = "") 
         licence="Apache-2.0; the digits are scikit-learn's (UCI, CC BY 4.0)",
         sha256=sha256,
         version_history=version_history,
+        caution=caution,
         details={**metadata, "path": str(path.resolve())},
     )
     return TrainedCells(info.id, columns, info)

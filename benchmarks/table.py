@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,11 @@ def read_table(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any],
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise TableError(f"cannot read the benchmark file {path}: {error.strerror or error}") from error
+        unfinished = path.with_name(path.name + ".journal").exists()
+        hint = (
+            " (its build is unfinished: give the same `nasharness build` again, without --limit)" if unfinished else ""
+        )
+        raise TableError(f"cannot read the benchmark file {path}: {error.strerror or error}{hint}") from error
     try:
         length = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + length]) if 2 <= length <= len(content) - 8 else {}
@@ -106,6 +111,14 @@ def _data(content: bytes) -> bytes:
     return content[8 + int.from_bytes(content[:8], "little") :]
 
 
+def _columns_sha256(columns: Mapping[str, npt.NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(columns):
+        digest.update(f"{name} {columns[name].dtype} {columns[name].shape}".encode())
+        digest.update(np.ascontiguousarray(columns[name]).tobytes())
+    return digest.hexdigest()
+
+
 def _check_layout(tensors: Mapping[str, npt.NDArray[Any]], where: str) -> None:
     if missing := {"class_of", *_CURVES, *_ENDS, *_COUNTS} - set(tensors):
         raise TableError(f"{where}: columns are missing: {', '.join(sorted(missing))}")
@@ -130,7 +143,10 @@ class TableBenchmark(Benchmark):
     Args:
         id: versioned id.
         space: the space whose ranks the table's `class_of` follows.
-        columns: the arrays of the file, see the head of this module.
+        columns: `class_of` `(ranks,)` int; `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy`, `seconds` (cumulative)
+            `(classes, seeds, epochs)` float; `test_loss`, `test_accuracy` `(classes, seeds)` float; `params`, `flops`
+            `(classes,)` int. `class_of` names the row of each architecture in the order of iteration over an unconstrained
+            space.
         info: where the numbers come from.
 
     A query without `epochs` returns the validation accuracy after the last epoch and costs the whole run. A benchmark
@@ -138,9 +154,10 @@ class TableBenchmark(Benchmark):
     """
 
     def __init__(self, id: str, space: SearchSpace, columns: Mapping[str, npt.NDArray[Any]], info: Info) -> None:
+        _check_layout(columns, id)
         self.id = id
         self.space = space
-        self.info = info
+        self.info = info if info.sha256 else replace(info, sha256=_columns_sha256(columns))
         self._columns = dict(columns)
         for array in self._columns.values():
             array.flags.writeable = False  # a query hands out views

@@ -114,11 +114,20 @@ def _status(description: str, quiet: bool) -> Iterator[None]:
         yield
 
 
+_NARROW = ("strategy", "test regret, mean", "P(better than random)", "validation regret, mean", "simulated s")
+
+
 def _print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a pipe or a file: as wide as the table needs
+        console = Console(width=160, highlight=False)
+    if console.width < 112:  # the report has them all
+        kept = [i for i, header in enumerate(headers) if header in _NARROW]
+        headers, rows = [headers[i] for i in kept], [[row[i] for i in kept] for row in rows]
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
     for i, header in enumerate(headers):
         table.add_column(
@@ -126,9 +135,6 @@ def _print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: s
         )
     for row in rows:
         table.add_row(*(cell.replace(" [", "\n[") for cell in row))  # an interval goes below its number
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a pipe or a file: as wide as the table needs
-        console = Console(width=160, highlight=False)
     console.print(table)
 
 
@@ -168,20 +174,20 @@ def compare(
     study: Annotated[
         Path | None, typer.Argument(metavar="[STUDY.toml]", help="A file with these options as keys.")
     ] = None,
-    benchmark: Annotated[str | None, typer.Option(help="Benchmark id. [default: digits201]")] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Benchmark id. (default: digits201)")] = None,
     optimizers: Annotated[
-        str | None, typer.Option(help=f"Comma-separated ids. [default: {DEFAULT_OPTIMIZERS}]")
+        str | None, typer.Option(help=f"Comma-separated ids. (default: {DEFAULT_OPTIMIZERS})")
     ] = None,
-    repetitions: Annotated[int | None, typer.Option(help="Runs per optimizer. [default: 20]")] = None,
+    repetitions: Annotated[int | None, typer.Option(help="Runs per optimizer. (default: 20)")] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Of each run: '300' evaluations, '20000s', '2h', '2h,300'. [default: 300]")
+        str | None, typer.Option(help="Of each run: '300' evaluations, '20000s', '2h', '2h,300'. (default: 300)")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the study. [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the study. (default: 0)")] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Worker processes. [default: all cores, at most one per 20 runs]")
+        int | None, typer.Option(help="Worker processes. (default: all cores, at most one per 20 runs)")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of results and report. [default: nasharness-results/NAME]")
+        Path | None, typer.Option(help="Folder of results and report. (default: nasharness-results/NAME)")
     ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -281,7 +287,12 @@ def _default_folder(settings: dict[str, Any]) -> Path:
     """A folder named after the specification, so that the same command goes on with its own results."""
     import hashlib
 
-    key = json.dumps([settings[k] for k in ("benchmark", "optimizers", "budget", "seed")])
+    from .registry import optimizer_spec
+    from .study import source_sha256
+
+    # With the optimizers' source, so that an edited optimizer starts afresh instead of meeting its old runs.
+    sources = [source_sha256(optimizer_spec(optimizer).factory) for optimizer in settings["optimizers"]]
+    key = json.dumps([*(settings[k] for k in ("benchmark", "optimizers", "budget", "seed")), sources])
     name = settings["benchmark"].replace("/", "-").replace(":", "-")
     return Path("nasharness-results") / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
@@ -311,9 +322,11 @@ def _report(study: Study, folder: Path, quiet: bool, as_json: bool) -> None:
     elif not quiet:
         summary = study.summary()
         headers, rows = summary.rows_for_display(brief=True)
-        _print_table(headers, rows, title=f"{study.benchmark.id}, {study.specification['repetitions']} repetitions")
-        for sentence in summary.verdicts():
-            typer.echo(sentence)
+        title = "{benchmark}, {repetitions} repetitions, budget {budget}, seed {seed}".format(**study.specification)
+        _print_table(headers, rows, title=title)
+        for sentence in [*summary.verdicts(), study.benchmark.info.caution]:
+            if sentence:
+                typer.echo(sentence)
         typer.echo(f"Report: {page}")
 
 
@@ -331,7 +344,7 @@ def _plain(value: Any) -> Any:
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A folder that `nasharness compare` wrote.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write the report. [default: the folder itself]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the report. (default: the folder itself)")] = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -354,9 +367,8 @@ def check(
     for r in run_checks(optimizer):
         results.append(r)
         if not (quiet or as_json):
-            typer.echo(
-                f"{'ok  ' if r.problem is None else 'FAIL'} {r.name}" + (f"\n       {r.problem}" if r.problem else "")
-            )
+            word = "skip" if r.skipped else "ok  " if r.problem is None else "FAIL"
+            typer.echo(f"{word} {r.name}" + (f"\n       {r.problem}" if r.problem else ""))
     failed = [r for r in results if r.problem is not None]
     if as_json:
         typer.echo(
@@ -365,7 +377,9 @@ def check(
             )
         )
     elif not quiet:
-        typer.echo(f"{optimizer}: {len(results) - len(failed)} of {len(results)} checks passed")
+        typer.echo(
+            f"{optimizer}: {sum(r.problem is None and not r.skipped for r in results)} of {len(results)} checks passed"
+        )
     if failed:
         raise typer.Exit(1)
 
@@ -381,7 +395,7 @@ def build(
     learning_rate: Annotated[float, typer.Option(help="Of the first step; it falls to zero along a cosine.")] = 0.1,
     channels: Annotated[int, typer.Option(help="Channels of the first stage.")] = 8,
     cells: Annotated[int, typer.Option(help="Cells per stage.")] = 1,
-    jobs: Annotated[int | None, typer.Option(help="Worker processes, one thread each. [default: all cores]")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes, one thread each. (default: all cores)")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Train only so many networks per seed and write no file: a trial.")
     ] = None,

@@ -56,7 +56,7 @@ _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BUDGET = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Budget:
     """When a run ends: after so many simulated seconds, so many evaluations, or whichever comes first.
 
@@ -86,6 +86,11 @@ class Budget:
             if not whole or int(evaluations) < 1:  # type: ignore[call-overload]
                 raise ValueError(f"a budget's evaluations must be a whole number from 1, not {evaluations!r}")
             object.__setattr__(self, "evaluations", int(evaluations))  # type: ignore[call-overload]
+
+    @classmethod
+    def of(cls, budget: Budget | str | int) -> Budget:
+        """A budget as it is, a string that `parse` reads, or a number of evaluations."""
+        return budget if isinstance(budget, Budget) else cls.parse(str(budget))
 
     @classmethod
     def parse(cls, text: str) -> Budget:

@@ -77,7 +77,8 @@ def resolve(group: Group, name: str) -> Any:
         return _load_point(points[max(versions, key=lambda known: int(known.rsplit("v", 1)[1]))])
     close = difflib.get_close_matches(name, points, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(points) or 'none installed'}."
-    raise RegistryError(f"unknown {_singular(group)} {name!r}: {hint} A class of your own is 'package.module:Class'.")
+    own = "'package.module:function' or a .safetensors file" if group == "benchmarks" else "'package.module:Class'"
+    raise RegistryError(f"unknown {_singular(group)} {name!r}: {hint} One of your own is {own}.")
 
 
 def _load_point(point: metadata.EntryPoint) -> Any:
@@ -96,6 +97,8 @@ def _singular(group: Group) -> str:
 def _import(name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     here = str(Path.cwd())
+    if module_name.endswith(".py"):  # path/to/file.py:Class
+        here, module_name = str(Path(module_name).resolve().parent), Path(module_name).stem
     if here not in sys.path:  # a console script does not have the current folder on its path, `python -m` does
         sys.path.insert(0, here)
     try:
@@ -142,7 +145,12 @@ def load(name: str) -> Benchmark:
             raise RegistryError(
                 f"{name!r} is a {type(opened).__name__}; a benchmark is a Benchmark or a function that returns one"
             )
-        opened = opened()
+        try:
+            opened = opened()
+        except Exception as error:
+            if isinstance(error, ValueError):  # such as a TableError: it says what is wrong
+                raise
+            raise RegistryError(f"{name!r} raised {type(error).__name__}: {error}") from error
     if not isinstance(opened, Benchmark):
         raise RegistryError(f"{name!r} gave a {type(opened).__name__}, not a nasharness.Benchmark")
     return opened
@@ -225,9 +233,16 @@ def _keywords(text: str, label: str) -> dict[str, Any]:
             raise ValueError("a set has no order that is the same in every process; write a list or a tuple")
         if call.args or any(keyword.arg is None for keyword in call.keywords):
             raise ValueError("hyper-parameters are given by name")
-        return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return {str(keyword.arg): _literal(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise RegistryError(f"cannot read the hyper-parameters ({text}) of {label}: {error}") from error
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(node)} is not a plain Python value; strings go in quotes") from None
 
 
 def split_ids(text: str) -> list[str]:

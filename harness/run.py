@@ -54,6 +54,9 @@ class Trials:
     def __len__(self) -> int:
         return len(self.value)
 
+    def __repr__(self) -> str:
+        return f"<{len(self)} trials>"
+
 
 TrialsColumn = Literal["arch", "value", "seconds", "epochs", "status", "optimizer_seconds"]
 COLUMNS: tuple[TrialsColumn, ...] = ("arch", "value", "seconds", "epochs", "status", "optimizer_seconds")
@@ -81,6 +84,12 @@ class Run:
     trials: Trials
     finished_early: bool = False
     charged: bool = True
+
+    def __repr__(self) -> str:
+        return (
+            f"<Run of {self.optimizer} on {self.benchmark}, seed {self.seed}, repetition {self.repetition}:"
+            f" {len(self.trials)} trials, incumbent {self.incumbent}>"
+        )
 
     @cached_property
     def incumbents(self) -> npt.NDArray[np.intp]:
@@ -156,7 +165,7 @@ def generators(
 def run(
     optimizer: str | type[Optimizer] | OptimizerSpec,
     benchmark: str | Benchmark,
-    budget: Budget | str,
+    budget: Budget | str | int,
     *,
     seed: int = 0,
     repetition: int = 0,
@@ -166,7 +175,7 @@ def run(
     Args:
         optimizer: an id, such as "regularized_evolution@nats", or a class.
         benchmark: an id, such as "digits201", or an opened benchmark.
-        budget: when to stop; a string is read by `Budget.parse`.
+        budget: when to stop; also a string that `Budget.parse` reads, or a number of evaluations.
         seed, repetition: what the run's generators are derived from, beside the two ids.
 
     Raises:
@@ -174,7 +183,7 @@ def run(
         RunError: the optimizer raised, proposed something outside the space or never stopped, or the budget is too small
             for a single trial.
     """
-    budget = Budget.parse(budget) if isinstance(budget, str) else budget
+    budget = Budget.of(budget)
     spec = optimizer_spec(optimizer)
     opened = load(benchmark) if isinstance(benchmark, str) else benchmark
     for_optimizer, for_benchmark = generators(seed, opened.id, spec.label, repetition)

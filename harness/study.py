@@ -79,6 +79,15 @@ class Study:
     runs: Sequence[Run]
     measured: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
+    def __repr__(self) -> str:
+        return "<Study of {} on {}: {} runs, budget {}, seed {}>".format(
+            ", ".join(self.specification["optimizers"]),
+            self.benchmark.id,
+            len(self.runs),
+            self.specification["budget"],
+            self.specification["seed"],
+        )
+
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> Study:
         """Read the study in a folder.
@@ -173,7 +182,7 @@ def environment_versions() -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------------ planning
 
 
-def _source_sha256(factory: type) -> str:
+def source_sha256(factory: type) -> str:
     """Digest of the files that define the class and its bases, so that results of edited code are not mixed with this code's.
 
     Of a class from an interactive session it is the class's own source, where Python still knows it.
@@ -205,7 +214,7 @@ def _specification(
             spec.label: {
                 "class": f"{spec.factory.__module__}:{spec.factory.__qualname__}",
                 "parameters": {name: repr(value) for name, value in spec.parameters.items()},
-                "source_sha256": _source_sha256(spec.factory),
+                "source_sha256": source_sha256(spec.factory),
             }
             for spec in specs
         },
@@ -286,7 +295,7 @@ class _InProcess(Executor):
 def compare(
     optimizers: Iterable[str | type[Optimizer] | OptimizerSpec],
     benchmark: str | Benchmark = "digits201",
-    budget: Budget | str | None = None,
+    budget: Budget | str | int | None = None,
     *,
     repetitions: int = 20,
     jobs: int = 1,
@@ -300,7 +309,7 @@ def compare(
     Args:
         optimizers: ids, such as "random_search" or "regularized_evolution(population=50)", or classes.
         benchmark: an id or an opened benchmark.
-        budget: of each run, also as a string such as "2h"; 300 evaluations if not given.
+        budget: of each run, also as a string such as "2h", or a number of evaluations; 300 evaluations if not given.
         repetitions: runs per optimizer.
         jobs: worker processes; 1 runs everything in this process. The results are the same for any number.
         seed: of the study.
@@ -333,7 +342,7 @@ def compare(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0, not {seed!r}")
     opened = load(benchmark) if isinstance(benchmark, str) else benchmark
-    budget = Budget.parse(budget) if isinstance(budget, str) else budget or Budget(evaluations=300)
+    budget = Budget(evaluations=300) if budget is None else Budget.of(budget)
     source = benchmark if isinstance(benchmark, str) else str(opened.info.details.get("path", opened.id))
     specification = _specification(specs, opened, source, budget, repetitions, seed)
 

@@ -19,6 +19,10 @@ COMMANDS = [
 ]
 
 
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
 def type_in(folder, *arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -47,8 +51,23 @@ def test_the_example_optimizer_conforms_and_runs(folder):
 
 def test_the_python_session_runs(folder):
     """The session under "In Python" runs as it stands."""
-    type_in(folder, "-c", PYTHON[1])
+    type_in(folder, "-c", PYTHON[2])
     assert (folder / "report" / "index.html").exists()
+
+
+def test_the_example_benchmark_runs(folder):
+    """The benchmark in README is one, and the command beside it compares strategies on it."""
+    (folder / "tiny.py").write_text(PYTHON[1])
+    (compare,) = (shlex.split(c) for c in COMMANDS if "tiny:make" in c)
+    assert "tiny-v1, 20 repetitions, budget 30, seed 0" in type_in(folder, "-m", *compare)
+
+
+def test_the_study_file_is_read(folder):
+    """The TOML file in README gives a study."""
+    (text,) = blocks("toml")
+    (folder / "study.toml").write_text(text)
+    done = type_in(folder, "-m", "nasharness", "compare", "study.toml", "--repetitions", "2")
+    assert "regularized_evolution(population=50, sample=10)" in done
 
 
 def test_every_command_exists():

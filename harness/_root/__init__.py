@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .benchmarks.base import Benchmark, Curve, Evaluation, Final
+    from .benchmarks.base import Benchmark, Curve, Evaluation, Evaluations, Final, Info
     from .benchmarks.spaces.base import Architecture, InvalidArchitecture, SearchSpace
     from .benchmarks.table import TableBenchmark
     from .harness.core import Budget, Proposal, Trial
@@ -31,7 +31,9 @@ _WHERE = {
     "CheckError": ".harness.testing",
     "Curve": ".benchmarks.base",
     "Evaluation": ".benchmarks.base",
+    "Evaluations": ".benchmarks.base",
     "Final": ".benchmarks.base",
+    "Info": ".benchmarks.base",
     "InvalidArchitecture": ".benchmarks.spaces.base",
     "Optimizer": ".optimizers.base",
     "Proposal": ".harness.core",
@@ -56,7 +58,9 @@ __all__ = [
     "CheckError",
     "Curve",
     "Evaluation",
+    "Evaluations",
     "Final",
+    "Info",
     "InvalidArchitecture",
     "Optimizer",
     "Proposal",

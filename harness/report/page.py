@@ -164,6 +164,7 @@ def _page(
         lead=_lead(measured, summary, benchmark, specification),
         verdicts=summary.verdicts(),
         notes=_notes(summary),
+        caution=info.caution,
         columns=COLUMNS,
         rows=[[_split_interval(cell) for cell in row] for row in summary.rows_for_display()[1]],
         figures=[
@@ -185,7 +186,7 @@ def _page(
             ("licence", info.licence),
             ("sha256", info.sha256),
             ("version history", info.version_history),
-            *((str(name), _plain(value)) for name, value in info.details.items()),
+            *((str(name), _plain(value)) for name, value in info.details.items() if name != "path"),
         ],
     )
 

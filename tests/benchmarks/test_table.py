@@ -68,6 +68,16 @@ def test_a_flipped_bit_in_the_columns_is_noticed(file, where):
         read_table(file)
 
 
+def test_columns_without_a_digest_get_one(tiny_benchmark):
+    """Two tables of one id and other numbers are told apart, also where nobody gave a digest."""
+    columns = dict(tiny_benchmark._columns)
+    other = {**columns, "seconds": columns["seconds"] * 2}
+    info = Info("tiny-v1")
+    digests = {TableBenchmark("t", tiny_benchmark.space, c, info).info.sha256 for c in (columns, dict(columns), other)}
+    assert len(digests) == 2
+    assert "" not in digests
+
+
 def test_a_file_answers_as_the_columns_do(file, tiny_benchmark):
     """A benchmark opened from the file gives the answers of the one in memory."""
     columns, _, sha256 = read_table(file)

@@ -72,6 +72,27 @@ def test_default_folder_is_continued(shell, tmp_path):
     assert len(list((tmp_path / "nasharness-results").iterdir())) == 1
 
 
+def test_an_edited_optimizer_starts_afresh(shell, tmp_path):
+    """Without --out, an edit leads to a new folder and not to a refusal."""
+    command = ("compare", "--optimizers", "mine:Good", "--repetitions", "1", "--budget", "5")
+    first = shell(*command).stdout.splitlines()[-1]
+    (tmp_path / "mine.py").write_text(MINE + "# edited")
+    assert shell(*command).stdout.splitlines()[-1] != first
+
+
+def test_a_path_names_a_module(shell, tmp_path):
+    """`folder/file.py:Class` works as `file:Class` does in that folder."""
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "mine.py").rename(tmp_path / "sub" / "other.py")
+    assert "checks passed" in shell("check", "sub/other.py:Good").stdout
+
+
+def test_a_benchmark_that_cannot_be_made(shell, tmp_path):
+    """The error of a user's benchmark function is one line."""
+    (tmp_path / "bench.py").write_text("def make():\n    return {}['x']\n")
+    assert "'bench:make' raised KeyError" in shell("compare", "--benchmark", "bench:make", code=2).stderr
+
+
 def test_the_report_covers_the_folder(shell):
     """An optimizer that is added to a study appears beside those that were there."""
     options = ("--repetitions", "2", "--budget", "5", "--out", "x")

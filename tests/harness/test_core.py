@@ -58,6 +58,13 @@ def test_parse_zero(text):
         Budget.parse(text)
 
 
+def test_a_number_of_evaluations_is_a_budget():
+    """300 is 300 evaluations wherever a budget is taken, and never seconds by position."""
+    assert Budget.of(300) == Budget.of("300") == Budget(evaluations=300)
+    with pytest.raises(TypeError):
+        Budget(300)
+
+
 def test_a_budget_needs_a_limit():
     """No limit at all is an error."""
     with pytest.raises(ValueError, match="needs seconds, evaluations or both"):

@@ -204,6 +204,13 @@ def test_mutants_are_caught(mutant, monkeypatch):
     assert words in problems[name]
 
 
+def test_what_needs_a_reproducible_run_is_skipped_without_one():
+    """A hidden source of chance is reported once, and not again under other names."""
+    results = list(run_checks(HiddenSource))
+    assert "check_same_seed_same_run" in {r.name for r in results if r.problem}
+    assert {"check_constant_objective", "check_other_process"} <= {r.name for r in results if r.skipped}
+
+
 def test_check_raises_with_every_failure():
     """`check` raises one error that lists all failed checks."""
     with pytest.raises(CheckError, match=r"(?s)checks failed:.*check_proposals.*check_any_space"):
