@@ -25,6 +25,6 @@ def load() -> TrainedCells:
         FILE,
         "digits201-v1",
         version_history="v1: one training seed, 6 epochs",
-        caution="digits201-v1 holds one training seed, and two seeds of one network differ by about 3 points of test accuracy:"
-        " it tells search strategies apart, not its best few architectures.",
+        caution="digits201-v1 holds one training seed, which moves a network's test accuracy by about 3 points (standard"
+        " deviation): it tells search strategies apart, not its best few architectures.",
     )
