@@ -410,7 +410,7 @@ def _processes(jobs: int) -> Iterator[Executor]:
     try:
         executor.submit(int)  # starts the workers, which inherit that Ctrl-C is not theirs
     finally:
-        if in_main_thread:
+        if handler is not None:
             signal.signal(signal.SIGINT, handler)
     try:
         yield executor
