@@ -184,9 +184,8 @@ class Journal:
         found = dict(self._db.execute("SELECT key, value FROM meta"))
         if not found and spec is not None:
             entries = [("version", str(JOURNAL_VERSION)), ("spec", spec.to_json())]
-            with_entries = "INSERT INTO meta VALUES (?, ?)"
             self._db.execute("BEGIN")
-            self._db.executemany(with_entries, entries)
+            self._db.executemany("INSERT INTO meta VALUES (?, ?)", entries)
             self._db.execute("COMMIT")
             self.spec = spec
             return

@@ -160,7 +160,7 @@ class TableBenchmark(Benchmark):
         self.info = info if info.sha256 else replace(info, sha256=_columns_sha256(columns))
         self._columns = dict(columns)
         for array in self._columns.values():
-            array.flags.writeable = False  # a query hands out views
+            array.flags.writeable = False  # `curve` hands out views
         _, self.n_seeds, self.max_epochs = columns["val_accuracy"].shape
         self._val_accuracy = columns["val_accuracy"]
         # Plain lists: one look-up is several times faster than indexing an array.

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from .core import Budget
     from .study import Study
 
 DEFAULT_OPTIMIZERS = "random_search,regularized_evolution,local_search"
@@ -211,7 +210,6 @@ def compare(
         "out": str(out) if out else None,
     }
     settings.update({key: value for key, value in given.items() if value is not None})
-    parsed = _budget(settings["budget"])
     folder = Path(settings["out"] or _default_folder(settings))
     wanted_jobs = settings["jobs"]
     if wanted_jobs is None:  # a worker takes about a second to start, and twenty runs rarely take longer
@@ -222,7 +220,7 @@ def compare(
             finished = run_study(
                 settings["optimizers"],
                 settings["benchmark"],
-                parsed,
+                settings["budget"],
                 repetitions=settings["repetitions"],
                 seed=settings["seed"],
                 jobs=wanted_jobs,
@@ -275,12 +273,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if isinstance(settings.get("optimizers"), str):
         settings["optimizers"] = split_ids(settings["optimizers"])
     return settings
-
-
-def _budget(text: Any) -> Budget:
-    from .core import Budget
-
-    return Budget.parse(str(text))
 
 
 def _default_folder(settings: dict[str, Any]) -> Path:
