@@ -27,16 +27,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .base import Benchmark, Curve, Evaluation, Evaluations, Final, Info
+from .columns import SCHEMA_VERSION, TableError
 from .spaces.base import Architecture, InvalidArchitecture, SearchSpace
 
-SCHEMA_VERSION = 1
 _CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
 _ENDS = ("test_loss", "test_accuracy")
 _COUNTS = ("params", "flops")
-
-
-class TableError(ValueError):
-    """A benchmark file that cannot be used: missing, foreign, corrupt, or written by a newer version."""
 
 
 def write_table(

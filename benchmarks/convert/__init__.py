@@ -1,0 +1,1 @@
+"""From the official files to columns: one converter per benchmark family."""

@@ -1,0 +1,1 @@
+"""The official APIs call for call, over converted tables: same names, same answers, same random draws."""
