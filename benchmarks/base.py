@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -93,6 +93,17 @@ class Info:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+class MetricSource(Protocol):
+    """A table of metrics by architecture, such as an imported one."""
+
+    @property
+    def space(self) -> SearchSpace: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    def lookup(self, name: str, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> Floats:
+        """One metric of many architectures, float64 `(n,)`."""
+
+
 class Benchmark(ABC):
     """Answers queries about the architectures of one space under one protocol.
 
@@ -101,12 +112,18 @@ class Benchmark(ABC):
         space: the architectures it knows.
         max_epochs: length of the full schedule.
         info: where its numbers come from.
+        metrics: names of the quantities that `metric` answers.
+        interpolation: how reports read regret between two trials: of the incumbent ("step"), or on the straight line
+            between the two ("linear").
     """
 
     id: str
     space: SearchSpace
     max_epochs: int
     info: Info
+    metrics: tuple[str, ...] = ("params", "flops")
+    interpolation: Literal["step", "linear"] = "step"
+    _attached: tuple[MetricSource, ...] = ()
 
     @abstractmethod
     def query(
@@ -150,6 +167,33 @@ class Benchmark(ABC):
         """`query` for many architectures."""
         answers = [self.query(tuple(int(x) for x in arch), epochs, rng) for arch in archs]
         return Evaluations(np.array([a.val_accuracy for a in answers]), np.array([a.seconds for a in answers]))
+
+    def metric(self, name: str, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> Floats:
+        """One of `metrics` for many architectures, float64 `(n,)`: costs of the network itself, such as its latency.
+
+        Raises:
+            ValueError: the benchmark has no metric of this name.
+        """
+        for table in self._attached:
+            if name in table.names:
+                return table.lookup(name, archs)
+        if name not in self.metrics:
+            raise ValueError(f"{self.id} has no metric {name!r}; it has {', '.join(self.metrics)}")
+        final = self.final_many(archs)
+        return np.asarray(final.params if name == "params" else final.flops, dtype=np.float64)
+
+    def attach(self, table: MetricSource) -> None:
+        """Add the metrics of a table, such as latencies measured on other devices.
+
+        Raises:
+            ValueError: it is about another space, or one of its names is taken.
+        """
+        if table.space.name != self.space.name:
+            raise ValueError(f"{self.id} is about {self.space.name}, the table of metrics about {table.space.name}")
+        if taken := set(table.names) & set(self.metrics):
+            raise ValueError(f"{self.id} already has the metric {', '.join(sorted(taken))}")
+        self._attached = (*self._attached, table)
+        self.metrics = (*self.metrics, *table.names)
 
     def network(self, arch: Architecture) -> nn.Module:
         """The freshly initialised network behind `arch` (initialised from torch's global generator)."""

@@ -201,27 +201,7 @@ class TableBenchmark(Benchmark):
             raise ValueError(f"epochs must be a whole number in 1..{self.max_epochs} for {self.id}, not {epochs!r}")
 
     def _rows(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
-        try:
-            choices = np.asarray(archs)
-        except ValueError:  # of several lengths
-            for arch in archs:
-                self.space.check(arch)
-            raise
-        if choices.shape == (0,):  # an empty list
-            choices = choices.astype(np.int64).reshape(0, len(self._weights))
-        if choices.ndim != 2 or choices.shape[1] != len(self._weights) or choices.dtype.kind not in "iu":
-            raise InvalidArchitecture(
-                f"architectures of {self.space.name} are ints of shape (n, {len(self._weights)}),"
-                f" not {choices.dtype} of shape {choices.shape}"
-            )
-        choices = choices.astype(np.int64, copy=False)
-        in_range = ((choices >= 0) & (choices < self.space.cardinalities)).all(axis=1)
-        if not in_range.all():
-            self.space.check(choices[in_range.argmin()])
-        if type(self.space).is_valid is not SearchSpace.is_valid:  # a constrained space
-            for arch in np.unique(choices, axis=0):
-                self.space.check(arch)
-        rows: npt.NDArray[np.intp] = self._columns["class_of"][choices @ np.asarray(self._weights)].astype(np.intp)
+        rows: npt.NDArray[np.intp] = self._columns["class_of"][self.space.ranks(archs)].astype(np.intp)
         return rows
 
     def query_many(

@@ -10,12 +10,17 @@ An optimizer may carry hyper-parameters:
     regularized_evolution@nats                       a preset of the class
     regularized_evolution(population=50, sample=5)   explicit values
     my_package.my_module:MyOptimizer(depth=3)
+
+and a benchmark parameters of its protocol:
+
+    nasbench201-v1/cifar10(schedule=200)
 """
 
 from __future__ import annotations
 
 import ast
 import copy
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -72,9 +77,11 @@ def resolve(group: Group, name: str) -> Any:
     points = entry_points(group)
     if name in points:
         return _load_point(points[name])
-    versions = [known for known in points if re.fullmatch(re.escape(name) + r"-v\d+", known)]
-    if versions:  # "digits201" is the newest "digits201-vN"
-        return _load_point(points[max(versions, key=lambda known: int(known.rsplit("v", 1)[1]))])
+    first, slash, rest = name.partition("/")
+    versioned = re.compile(re.escape(first) + r"-v(\d+)" + re.escape(slash + rest))
+    versions = {int(match[1]): known for known in points if (match := versioned.fullmatch(known))}
+    if versions:  # "digits201" is the newest "digits201-vN", "nasbench201/cifar10" the newest "nasbench201-vN/cifar10"
+        return _load_point(points[versions[max(versions)]])
     close = difflib.get_close_matches(name, points, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(points) or 'none installed'}."
     own = "'package.module:function' or a .safetensors file" if group == "benchmarks" else "'package.module:Class'"
@@ -122,41 +129,91 @@ def _import(name: str) -> Any:
     return found
 
 
+_SPEC = re.compile(r"(?P<target>[^@()\s]+)(?:@(?P<preset>\w+))?\s*(?:\((?P<parameters>.*)\))?", re.DOTALL)
+
+
 def load(name: str) -> Benchmark:
-    """Open a benchmark: `load("digits201")`.
+    """Open a benchmark: `load("digits201")`, `load("nasbench201/cifar10(schedule=200)")`.
 
     Args:
-        name: an id; the newest version where the id names none; a file that `nasharness build` wrote, ending in
-            `.safetensors`; or `package.module:Name` of a Benchmark or of a function that returns one.
+        name: an id; the newest version where the id names none; the name of a table in the data folder; a `.safetensors`
+            file; or `package.module:Name` of a Benchmark or of a function that returns one. Parameters of the protocol follow
+            in parentheses. `metrics='name'`, which every benchmark takes, adds the metrics of an imported table.
 
     Raises:
-        RegistryError: unknown id, or not a benchmark.
+        RegistryError: unknown id, not a benchmark, or parameters that it does not take.
         TableError: a file that is missing, damaged or foreign.
     """
     from ..benchmarks.base import Benchmark
 
-    if name.endswith(".safetensors"):
-        from ..benchmarks.built import open_built
+    # A path may hold anything, so only what follows the suffix can be parameters.
+    path, suffix, rest = name.partition(".safetensors")
+    match = _SPEC.fullmatch(f"file{rest}" if suffix else name.strip())
+    if match is None or match["preset"]:
+        raise RegistryError(f"cannot read the benchmark {name!r}: write name or name(parameter=value)")
+    target = path + suffix if suffix else match["target"]
+    parameters = _keywords(match["parameters"], target) if match["parameters"] else {}
+    attached = parameters.pop("metrics", None)
+    if suffix:
+        from ..benchmarks.opening import open_file
 
-        return open_built(Path(name))
-    opened = resolve("benchmarks", name)
+        opened: Any = functools.partial(open_file, Path(target))
+    else:
+        opened = _benchmark_factory(target)
+    if not isinstance(opened, Benchmark) or parameters:
+        opened = _call(opened, target, parameters)
     if not isinstance(opened, Benchmark):
-        if not callable(opened):
-            raise RegistryError(
-                f"{name!r} is a {type(opened).__name__}; a benchmark is a Benchmark or a function that returns one"
-            )
-        try:
-            opened = opened()
-        except Exception as error:
-            if isinstance(error, ValueError):  # such as a TableError: it says what is wrong
-                raise
-            raise RegistryError(f"{name!r} raised {type(error).__name__}: {error}") from error
-    if not isinstance(opened, Benchmark):
-        raise RegistryError(f"{name!r} gave a {type(opened).__name__}, not a nasharness.Benchmark")
+        raise RegistryError(f"{target!r} gave a {type(opened).__name__}, not a nasharness.Benchmark")
+    if attached is not None:
+        from ..benchmarks.imported import open_metrics
+        from ..benchmarks.library import find
+
+        if not isinstance(attached, str):
+            raise RegistryError(f"{target}: metrics is the name of an imported table, not {attached!r}")
+        opened.attach(open_metrics(Path(attached) if attached.endswith(".safetensors") else find(attached)))
+        parameters["metrics"] = attached
+    if parameters:  # another protocol is another benchmark: its runs must not be mixed with those of the plain one
+        opened.id += f"({', '.join(f'{k}={v!r}' for k, v in sorted(parameters.items()))})"
+        opened.info = dataclasses.replace(opened.info, id=opened.id)
     return opened
 
 
-_SPEC = re.compile(r"(?P<target>[^@()\s]+)(?:@(?P<preset>\w+))?\s*(?:\((?P<parameters>.*)\))?", re.DOTALL)
+def _benchmark_factory(target: str) -> Any:
+    """What is registered or lies in the data folder under a name."""
+    try:
+        return resolve("benchmarks", target)
+    except RegistryError:
+        if ":" in target:
+            raise
+        from ..benchmarks.library import installed
+        from ..benchmarks.opening import open_file
+
+        here = installed()
+        if target not in here:
+            raise
+        return functools.partial(open_file, here[target])
+
+
+def _call(factory: Any, target: str, parameters: Mapping[str, Any]) -> Any:
+    if not callable(factory):
+        raise RegistryError(
+            f"{target!r} is a {type(factory).__name__}; a benchmark is a Benchmark or a function that returns one"
+        )
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # a builtin: it finds out when it is called
+        signature = inspect.Signature([inspect.Parameter("parameters", inspect.Parameter.VAR_KEYWORD)])
+    try:
+        signature.bind(**parameters)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters) or "none"
+        raise RegistryError(f"{target}: {error}; its parameters are: {takes}") from error
+    try:
+        return factory(**parameters)
+    except Exception as error:
+        if isinstance(error, ValueError):  # such as a TableError: it says what is wrong
+            raise
+        raise RegistryError(f"{target!r} raised {type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,14 @@ class TinySpace(SearchSpace):
     cardinalities = (3, 2, 4)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_data_folder(tmp_path_factory):
+    """No test sees or touches the tables that the user has converted."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NASHARNESS_DATA", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """Folder of third-party benchmark data that is not part of the repository; the test is skipped without it."""

@@ -104,6 +104,40 @@ class SearchSpace(ABC):
             rank = rank * n + choice
         return rank
 
+    def ranks(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """`rank` of many architectures `(n, dimensions)` at once, `(n,)`, each checked.
+
+        Raises:
+            InvalidArchitecture: one of them is not in the space.
+        """
+        try:
+            choices = np.asarray(archs)
+        except ValueError:  # of several lengths
+            for arch in archs:
+                self.check(arch)
+            raise
+        dimensions = len(self.cardinalities)
+        if choices.shape == (0,):  # an empty list
+            choices = choices.astype(np.int64).reshape(0, dimensions)
+        if choices.ndim != 2 or choices.shape[1] != dimensions or choices.dtype.kind not in "iu":
+            raise InvalidArchitecture(
+                f"architectures of {self.name} are ints of shape (n, {dimensions}),"
+                f" not {choices.dtype} of shape {choices.shape}"
+            )
+        # Column by column: rows of a few numbers are what NumPy is slowest at.
+        ranks = np.zeros(len(choices), dtype=np.int64)
+        valid = np.ones(len(choices), dtype=bool)
+        for column, n in zip(choices.T, self.cardinalities, strict=True):
+            valid &= (column >= 0) & (column < n)
+            ranks *= n
+            ranks += column.astype(np.int64, copy=False)
+        if not valid.all():
+            self.check(choices[valid.argmin()])
+        if type(self).is_valid is not SearchSpace.is_valid:  # a constrained space
+            for arch in np.unique(choices, axis=0):
+                self.check(arch)
+        return ranks
+
     def unrank(self, rank: int) -> Architecture:
         """The inverse of `rank`."""
         if not 0 <= rank < math.prod(self.cardinalities):

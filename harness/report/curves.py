@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import metrics
-from .summary import BOOTSTRAP_SEED, Measured, by_optimizer
+from .summary import BOOTSTRAP_SEED, Measured, Split, by_optimizer
 
 Floats: TypeAlias = npt.NDArray[np.float64]
-Split: TypeAlias = Literal["test", "validation"]
 SPLITS: tuple[Split, ...] = ("test", "validation")
 POINTS = 200
 
@@ -45,20 +44,32 @@ class AnytimeCurve:
 
 
 def anytime_curves(measured: Sequence[Measured], *, points: int = POINTS) -> list[AnytimeCurve]:
-    """The test and the validation curve of every strategy, strategies in order of first appearance."""
+    """The test and the validation curve of every strategy, strategies in order of first appearance.
+
+    A benchmark without test accuracies has no test curves.
+    """
     curves: list[AnytimeCurve] = []
     for label, group in by_optimizer(measured).items():
         found = [m for m in group if m.found]
         grid = _grid(found, points) if found else np.empty(0)
-        for split in SPLITS:
+        for split in SPLITS if group[0].split == "test" else ("validation",):
             heights = [m.test_regret if split == "test" else m.validation_regret for m in found]
-            matrix = np.array(
-                [metrics.step_values(m.run.gpu_seconds, h, grid) for m, h in zip(found, heights, strict=True)]
-            ).reshape(len(found), len(grid))
+            matrix = np.array([_read(m, h, grid) for m, h in zip(found, heights, strict=True)]).reshape(
+                len(found), len(grid)
+            )
             mean = matrix.mean(axis=0) if found else np.empty(0)
             low, high = metrics.bootstrap_band(matrix, rng=np.random.default_rng(BOOTSTRAP_SEED))
             curves.append(AnytimeCurve(label, split, len(found), grid, mean, low, high))
     return curves
+
+
+def _read(measured: Measured, heights: Floats, grid: Floats) -> Floats:
+    """Regret at the points of the grid: of the incumbent, or on the straight line between two trials."""
+    times = measured.run.gpu_seconds
+    if measured.interpolation == "step":
+        return metrics.step_values(times, heights, grid)
+    first = int(np.argmax(measured.run.incumbents >= 0))
+    return np.interp(grid, times[first:], heights[first:], left=np.nan)
 
 
 def _grid(found: Sequence[Measured], points: int) -> Floats:

@@ -72,18 +72,22 @@ class Drawing:
 
 
 def draw_all(measured: Sequence[Measured], curves: Sequence[AnytimeCurve], summary: Summary) -> list[Drawing]:
-    """The anytime regret on either split, and the distribution of the final test regret."""
+    """The anytime regret on each split that the benchmark has, and the distribution of the final regret."""
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # the user's matplotlibrc must not change a report
         matplotlib.rcParams.update(cast("Any", _STYLE))
-        drawings = [_anytime([c for c in curves if c.split == split], split, summary) for split in SPLITS]
+        drawings = [
+            _anytime([c for c in curves if c.split == split], split, summary, measured[0].interpolation)
+            for split in SPLITS
+            if any(c.split == split for c in curves)
+        ]
         drawings.append(_distribution(measured, summary))
     return drawings
 
 
-def _anytime(curves: Sequence[AnytimeCurve], split: Split, summary: Summary) -> Drawing:
+def _anytime(curves: Sequence[AnytimeCurve], split: Split, summary: Summary, interpolation: str) -> Drawing:
     drawn = [c for c in curves if c.runs]
     columns = min(2, len(drawn))
     labels = [_wrapped(c.optimizer, 36 if columns == 2 else 76) for c in drawn]
@@ -127,6 +131,10 @@ def _anytime(curves: Sequence[AnytimeCurve], split: Split, summary: Summary) -> 
         " over runs, with the pointwise 95 % bootstrap band. Lower is better; both axes are logarithmic. A line starts"
         " where every run of the strategy has an incumbent; a run that has ended keeps its last one."
     )
+    if interpolation == "linear":
+        caption += (
+            " Between two trials regret is read on the straight line between them, as the benchmark's protocol asks."
+        )
     if clipped:
         caption += f" Regrets below {FLOOR:g} points, zero too, are drawn at {FLOOR:g}."
     if alone := [c.optimizer for c in drawn if c.runs == 1]:
@@ -138,13 +146,13 @@ def _anytime(curves: Sequence[AnytimeCurve], split: Split, summary: Summary) -> 
 def _distribution(measured: Sequence[Measured], summary: Summary) -> Drawing:
     from matplotlib.patches import Rectangle
 
-    groups = {label: [m.test_regret[-1] for m in group if m.found] for label, group in by_optimizer(measured).items()}
+    groups = {label: [m.regret[-1] for m in group if m.found] for label, group in by_optimizer(measured).items()}
     labels = [_wrapped(label, 26) for label in groups]
     most_lines = max(label.count("\n") + 1 for label in labels)
     figure, axes = _figure(1.1 + max(0.62, _LINE * most_lines) * len(groups))
     colours = _styles(list(groups))
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    means = {row.optimizer: row.test_mean for row in summary.rows}
+    means = {row.optimizer: row.mean for row in summary.rows}
     for place, (label, regrets) in enumerate(groups.items()):
         colour, _, marker = colours[label]
         jitter = place + rng.uniform(
@@ -166,7 +174,7 @@ def _distribution(measured: Sequence[Measured], summary: Summary) -> Drawing:
     axes.set_yticks(range(len(groups)), labels)
     axes.set_ylim(len(groups) - 0.45, -0.55)  # the first strategy on top
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("test regret at the end of a run (percentage points)")
+    axes.set_xlabel(f"{summary.split} regret at the end of a run (percentage points)")
     if any(groups.values()):
         axes.set_xlim(
             left=min(0.0, *(min(g) for g in groups.values() if g)) - 0.02 * max(max(g) for g in groups.values() if g)
@@ -176,11 +184,11 @@ def _distribution(measured: Sequence[Measured], summary: Summary) -> Drawing:
     else:
         _nothing(axes)
     caption = (
-        "Test regret at the end of each run; lower is better. Small marks are runs (spread up and down only to be told"
-        " apart), the box holds the middle half of them, its thick line is the median, the whiskers reach the best and"
-        " the worst run, the diamond is the mean." + _left_out(summary)
+        f"{summary.split.capitalize()} regret at the end of each run; lower is better. Small marks are runs (spread up and"
+        " down only to be told apart), the box holds the middle half of them, its thick line is the median, the whiskers"
+        " reach the best and the worst run, the diamond is the mean." + _left_out(summary)
     )
-    return _saved(figure, "final_test_regret", caption)
+    return _saved(figure, f"final_{summary.split}_regret", caption)
 
 
 def _left_out(summary: Summary) -> str:

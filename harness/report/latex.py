@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .summary import COLUMNS, UNDEFINED, Summary
+from .summary import UNDEFINED, Summary
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -30,7 +30,7 @@ def escape(text: str) -> str:
 def latex_table(summary: Summary) -> str:
     """A booktabs table with caption and label; the same cells as on the page."""
     headings, rows = summary.rows_for_display()
-    columns = "".join("l" if column.text else "r" for column in COLUMNS)
+    columns = "".join("l" if column.text else "r" for column in summary.columns)
     body = "\n".join("    " + " & ".join(map(_cell, row)) + r" \\" for row in rows)
     head = " & ".join(map(escape, headings))
     caption = (

@@ -18,7 +18,7 @@ from ..core import Budget
 from .curves import AnytimeCurve, anytime_curves
 from .figures import INK, LINES, PALETTE, PAPER, Drawing, draw_all
 from .latex import latex_table
-from .summary import COLUMNS, Measured, Summary, by_optimizer, measure, summarise_measured
+from .summary import Measured, Summary, by_optimizer, measure, summarise_measured
 
 if TYPE_CHECKING:
     from ...benchmarks.base import Benchmark
@@ -165,7 +165,7 @@ def _page(
         verdicts=summary.verdicts(),
         notes=_notes(summary),
         caution=info.caution,
-        columns=COLUMNS,
+        columns=summary.columns,
         rows=[[_split_interval(cell) for cell in row] for row in summary.rows_for_display()[1]],
         figures=[
             {
@@ -180,8 +180,8 @@ def _page(
             ("id", info.id),
             ("architectures", f"{benchmark.space.size:,} ({benchmark.space.name})"),
             ("full schedule", f"{benchmark.max_epochs} epochs"),
-            ("best test accuracy", f"{100 * benchmark.optimum.test_accuracy:.2f} %"),
-            ("best validation accuracy", f"{100 * benchmark.optimum.val_accuracy:.2f} %"),
+            ("best test accuracy", _percent(benchmark.optimum.test_accuracy, summary)),
+            ("best validation accuracy", _percent(benchmark.optimum.val_accuracy, summary)),
             ("source", info.source),
             ("licence", info.licence),
             ("sha256", info.sha256),
@@ -189,6 +189,12 @@ def _page(
             *((str(name), _plain(value)) for name, value in info.details.items() if name != "path"),
         ],
     )
+
+
+def _percent(best: float, summary: Summary) -> str:
+    if math.isnan(best):
+        return "not known" if summary.best_found else "it has none"
+    return f"{100 * best:.2f} %"
 
 
 def _lead(
@@ -206,7 +212,8 @@ def _lead(
         f" ({benchmark.space.size:,} architectures), {f'each run with a budget of {budget}, ' if budget else ''}"
         f"study {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}. "
         "A search sees only validation accuracy. Regret is how far the architecture that it would return lies below"
-        " the best of the benchmark, in percentage points; lower is better."
+        f" {'the best that any of these runs ended with' if summary.best_found else 'the best of the benchmark'}, in"
+        " percentage points; lower is better."
     )
 
 

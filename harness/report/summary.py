@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..run import Run
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+Split: TypeAlias = Literal["test", "validation"]
 
 BASELINE = "random_search"
 """Label of the strategy that the others are compared with."""
@@ -42,10 +43,15 @@ class Measured:
     Attributes:
         run: the record.
         test_regret, validation_regret: percentage points of the incumbent after each trial, `(n,)`; NaN while there is
-            none.
-        tau: Kendall tau between the value that the search saw and the final test accuracy over the trials that did not
-            fail and were trained as long as the longest; NaN where it is undefined (fewer than two such trials, or all equal).
+            none, and throughout where the benchmark has no such accuracy.
+        tau: Kendall tau between the value that the search saw and the final accuracy on `split` over the trials that did
+            not fail and were trained as long as the longest; NaN where it is undefined (fewer than two such trials, or all
+            equal).
         failed: number of failed trials.
+        split: what strategies are compared by: validation only where the benchmark has no test accuracy.
+        best_found: the benchmark does not know its best architecture, so regret is relative to the best that any of the
+            runs ended with.
+        interpolation: see `Benchmark.interpolation`.
     """
 
     run: Run
@@ -53,6 +59,14 @@ class Measured:
     validation_regret: Floats
     tau: float
     failed: int
+    split: Split = "test"
+    best_found: bool = False
+    interpolation: Literal["step", "linear"] = "step"
+
+    @property
+    def regret(self) -> Floats:
+        """The regret on `split`."""
+        return self.test_regret if self.split == "test" else self.validation_regret
 
     @property
     def found(self) -> bool:
@@ -100,9 +114,10 @@ class Row:
         evaluations: mean number of trials in a run.
         failed: failed trials of all runs together.
         finished_early: runs in which the optimizer had nothing left to propose before the budget ended.
-        beats_baseline: probability that a run has a lower final test regret than a run of random search, ties counted
-            half, a run without an incumbent as the worst; None for random search itself and in a study without it.
-        difference: mean final test regret minus random search's, over the runs with an incumbent; None likewise.
+        beats_baseline: probability that a run has a lower final regret on `split` than a run of random search, ties
+            counted half, a run without an incumbent as the worst; None for random search itself and in a study without it.
+        difference: mean final regret on `split` minus random search's, over the runs with an incumbent; None likewise.
+        split: what strategies are compared by, see `Measured.split`.
     """
 
     optimizer: str
@@ -121,6 +136,12 @@ class Row:
     finished_early: int
     beats_baseline: Estimate | None
     difference: Estimate | None = None
+    split: Split = "test"
+
+    @property
+    def mean(self) -> Estimate:
+        """The mean regret on `split`."""
+        return self.test_mean if self.split == "test" else self.validation_mean
 
 
 @dataclass(frozen=True)
@@ -155,73 +176,90 @@ def _runs(row: Row) -> str:
     return f"{row.repetitions}" + (f" ({row.without_incumbent} without incumbent)" if row.without_incumbent else "")
 
 
-COLUMNS: tuple[Column, ...] = (
-    Column(
-        "strategy", "The optimizer, with its hyper-parameters where they were given.", lambda r: r.optimizer, text=True
-    ),
-    Column(
-        "runs",
-        "Independent repetitions, each with its own random generator. A run in which every trial failed has no"
-        " incumbent and no regret: it is counted here and left out of the regret means.",
-        _runs,
-    ),
-    Column(
-        "test regret, mean",
-        "Percentage points between the best test accuracy in the whole benchmark and that of the run's incumbent at"
-        " its end, both averaged over the benchmark's training runs. The incumbent is the trial with the best"
-        " validation accuracy.",
-        lambda r: r.test_mean.text(),
-    ),
-    Column(
-        "test regret, IQM",
-        "The same, as the interquartile mean: the mean of the runs that remain when the best quarter and the worst"
-        " quarter are left out. A few unlucky runs hardly move it.",
-        lambda r: r.test_iqm.text(),
-    ),
-    Column(
-        "P(better than random)",
-        "Probability that one run of the strategy ends with a lower test regret than one run of random_search; a tie"
-        " counts half, a run without an incumbent as the worst. 0.5 is no better and no worse.",
-        lambda r: "\N{EN DASH}" if r.beats_baseline is None else r.beats_baseline.text(),
-    ),
-    Column(
-        "validation regret, mean",
-        "Percentage points between the best final validation accuracy in the benchmark and that of the incumbent. A"
-        " search can do well here and badly on the test set; the first is what it was asked for.",
-        lambda r: r.validation_mean.text(),
-    ),
-    Column(
-        "validation regret, IQM",
-        "Interquartile mean of the same validation regrets over runs.",
-        lambda r: r.validation_iqm.text(),
-        brief=False,
-    ),
-    Column(
-        "Kendall tau",
-        "Rank correlation (tau-b), within a run, of the validation accuracies that the search saw with the final test"
-        " accuracies, failed trials left out; mean over the runs in which it is defined.",
-        lambda r: r.tau.text() + (f" ({r.tau_runs} of {r.repetitions} runs)" if 0 < r.tau_runs < r.repetitions else ""),
-    ),
-    Column(
-        "simulated s",
-        "Mean simulated GPU seconds of a run: what training and validating its trials costs according to the"
-        " benchmark.",
-        lambda r: _seconds(r.simulated_seconds),
-    ),
-    Column(
-        "optimizer s",
-        "Mean measured seconds that the optimizer's own computations took in a run. GPU time is the two together; only"
-        " this part depends on the machine.",
-        lambda r: _seconds(r.optimizer_seconds),
-    ),
-    Column("evaluations", "Mean number of trials in a run.", lambda r: _fixed(r.evaluations, 1), brief=False),
-    Column(
-        "failed",
-        "Failed trials in all runs together. A failed trial never wins.",
-        lambda r: f"{r.failed:,}",
-        brief=False,
-    ),
-)
+def columns(split: Split = "test", *, best_found: bool = False) -> tuple[Column, ...]:
+    """The columns of a table whose strategies are compared on `split`."""
+    best = "the best that any run of this study ended with (the benchmark does not know its best)"
+    test = (
+        Column(
+            "test regret, mean",
+            f"Percentage points between {best if best_found else 'the best test accuracy in the whole benchmark'} and"
+            " that of the run's incumbent at its end, both averaged over the benchmark's training runs. The incumbent is"
+            " the trial with the best validation accuracy.",
+            lambda r: r.test_mean.text(),
+        ),
+        Column(
+            "test regret, IQM",
+            "The same, as the interquartile mean: the mean of the runs that remain when the best quarter and the worst"
+            " quarter are left out. A few unlucky runs hardly move it.",
+            lambda r: r.test_iqm.text(),
+        ),
+    )
+    return (
+        Column(
+            "strategy",
+            "The optimizer, with its hyper-parameters where they were given.",
+            lambda r: r.optimizer,
+            text=True,
+        ),
+        Column(
+            "runs",
+            "Independent repetitions, each with its own random generator. A run in which every trial failed has no"
+            " incumbent and no regret: it is counted here and left out of the regret means.",
+            _runs,
+        ),
+        *(test if split == "test" else ()),
+        Column(
+            "P(better than random)",
+            f"Probability that one run of the strategy ends with a lower {split} regret than one run of random_search; a"
+            " tie counts half, a run without an incumbent as the worst. 0.5 is no better and no worse.",
+            lambda r: "\N{EN DASH}" if r.beats_baseline is None else r.beats_baseline.text(),
+        ),
+        Column(
+            "validation regret, mean",
+            f"Percentage points between {best if best_found else 'the best final validation accuracy in the benchmark'}"
+            " and that of the incumbent."
+            + (
+                " A search can do well here and badly on the test set; the first is what it was asked for."
+                if split == "test"
+                else " The benchmark has no test accuracies."
+            ),
+            lambda r: r.validation_mean.text(),
+        ),
+        Column(
+            "validation regret, IQM",
+            "Interquartile mean of the same validation regrets over runs"
+            + ("." if split == "test" else ": of what remains without the best and the worst quarter."),
+            lambda r: r.validation_iqm.text(),
+            brief=False,
+        ),
+        Column(
+            "Kendall tau",
+            f"Rank correlation (tau-b), within a run, of the validation accuracies that the search saw with the final {split}"
+            " accuracies, failed trials left out; mean over the runs in which it is defined.",
+            lambda r: (
+                r.tau.text() + (f" ({r.tau_runs} of {r.repetitions} runs)" if 0 < r.tau_runs < r.repetitions else "")
+            ),
+        ),
+        Column(
+            "simulated s",
+            "Mean simulated GPU seconds of a run: what training and validating its trials costs according to the"
+            " benchmark.",
+            lambda r: _seconds(r.simulated_seconds),
+        ),
+        Column(
+            "optimizer s",
+            "Mean measured seconds that the optimizer's own computations took in a run. GPU time is the two together;"
+            " only this part depends on the machine.",
+            lambda r: _seconds(r.optimizer_seconds),
+        ),
+        Column("evaluations", "Mean number of trials in a run.", lambda r: _fixed(r.evaluations, 1), brief=False),
+        Column(
+            "failed",
+            "Failed trials in all runs together. A failed trial never wins.",
+            lambda r: f"{r.failed:,}",
+            brief=False,
+        ),
+    )
 
 
 @dataclass(frozen=True)
@@ -231,15 +269,26 @@ class Summary:
     Attributes:
         benchmark: id.
         rows: one per strategy, in the order in which the strategies first appear among the runs.
+        best_found: see `Measured.best_found`.
     """
 
     benchmark: str
     rows: tuple[Row, ...]
+    best_found: bool = False
+
+    @property
+    def split(self) -> Split:
+        """What the strategies are compared by."""
+        return self.rows[0].split
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return columns(self.split, best_found=self.best_found)
 
     def rows_for_display(self, *, brief: bool = False) -> tuple[list[str], list[list[str]]]:
         """Headings and the cells of each row as plain text, for a terminal (`brief`), a page or a LaTeX table."""
-        columns = [c for c in COLUMNS if c.brief or not brief]
-        return [c.heading for c in columns], [[c.cell(row) for c in columns] for row in self.rows]
+        shown = [c for c in self.columns if c.brief or not brief]
+        return [c.heading for c in shown], [[c.cell(row) for c in shown] for row in self.rows]
 
     def records(self) -> list[dict[str, str | int | float | None]]:
         """One flat record per strategy in full precision, for a CSV file or a frame; an estimate is three fields."""
@@ -260,14 +309,14 @@ class Summary:
 
 
 def verdict(row: Row, baseline: Row) -> str:
-    """Say whether a strategy's mean test regret differs from random search's: whether the interval of the difference excludes 0.
+    """Say whether a strategy's mean regret differs from random search's: whether the interval of the difference excludes 0.
 
     Runs without an incumbent are left out of the means, so the sentence goes on to count them; so few runs that the
     intervals cannot be relied on are named too.
     """
-    a, b, difference = row.test_mean, baseline.test_mean, row.difference
+    a, b, difference = row.mean, baseline.mean, row.difference
     pair = f"{row.optimizer} and {baseline.optimizer}"
-    means = f"mean test regret {_fixed(a.value, 2)} vs {_fixed(b.value, 2)} points"
+    means = f"mean {row.split} regret {_fixed(a.value, 2)} vs {_fixed(b.value, 2)} points"
     none_found = [r.optimizer for r in (row, baseline) if r.without_incumbent == r.repetitions]
     if none_found:
         return f"{pair} cannot be compared: every trial of every run of {' and of '.join(none_found)} failed."
@@ -321,7 +370,7 @@ def _record(row: Row) -> dict[str, str | int | float | None]:
         "finished_early": row.finished_early,
     }
     add("probability_better_than_random", row.beats_baseline)
-    add("test_regret_difference_to_random", row.difference)
+    add(f"{row.split}_regret_difference_to_random", row.difference)
     return record
 
 
@@ -343,26 +392,43 @@ def measure(runs: Sequence[Run], benchmark: Benchmark) -> list[Measured]:
         if key in seen:
             raise ValueError(f"repetition {run.repetition} of {run.optimizer} with seed {run.seed} is given twice")
         seen.add(key)
-    best_test, best_validation = benchmark.optimum.test_accuracy, benchmark.optimum.val_accuracy
-    measured: list[Measured] = []
+    finals: list[tuple[Floats, Floats]] = []
     for batch in _batches(runs):
-        finals = benchmark.final_many(np.concatenate([run.trials.arch for run in batch]))
-        ends = np.cumsum([len(run.trials) for run in batch])[:-1]
-        tests, validations = np.split(finals.test_accuracy, ends), np.split(finals.val_accuracy, ends)
-        for run, test, validation in zip(batch, tests, validations, strict=True):
-            failed = (run.trials.status == _FAILED) | np.isnan(run.trials.value)
-            ranked = ~failed & (run.trials.epochs == run.trials.epochs.max())  # values of one schedule only
-            none_yet = run.incumbents < 0
-            measured.append(
-                Measured(
-                    run=run,
-                    test_regret=np.where(none_yet, np.nan, 100 * (best_test - test[run.incumbents])),
-                    validation_regret=np.where(none_yet, np.nan, 100 * (best_validation - validation[run.incumbents])),
-                    tau=metrics.kendall_tau(run.trials.value[ranked], test[ranked]),
-                    failed=int(failed.sum()),
-                )
+        found = benchmark.final_many(np.concatenate([run.trials.arch for run in batch]))
+        cuts = np.cumsum([len(run.trials) for run in batch])[:-1]
+        finals += zip(np.split(found.test_accuracy, cuts), np.split(found.val_accuracy, cuts), strict=True)
+    best_test, best_validation = benchmark.optimum.test_accuracy, benchmark.optimum.val_accuracy
+    best_found = math.isnan(best_validation)
+    if best_found:
+        ends = [
+            (run.incumbents[-1], *final) for run, final in zip(runs, finals, strict=True) if run.incumbents[-1] >= 0
+        ]
+        best_test = _best([test[last] for last, test, _ in ends])
+        best_validation = _best([validation[last] for last, _, validation in ends])
+    split: Split = "validation" if math.isnan(best_test) else "test"
+    measured: list[Measured] = []
+    for run, (test, validation) in zip(runs, finals, strict=True):
+        failed = (run.trials.status == _FAILED) | np.isnan(run.trials.value)
+        ranked = ~failed & (run.trials.epochs == run.trials.epochs.max())  # values of one schedule only
+        none_yet = run.incumbents < 0
+        measured.append(
+            Measured(
+                run=run,
+                test_regret=np.where(none_yet, np.nan, 100 * (best_test - test[run.incumbents])),
+                validation_regret=np.where(none_yet, np.nan, 100 * (best_validation - validation[run.incumbents])),
+                tau=metrics.kendall_tau(run.trials.value[ranked], (test if split == "test" else validation)[ranked]),
+                failed=int(failed.sum()),
+                split=split,
+                best_found=best_found,
+                interpolation=benchmark.interpolation,
             )
+        )
     return measured
+
+
+def _best(accuracies: Sequence[float]) -> float:
+    known = [accuracy for accuracy in accuracies if not math.isnan(accuracy)]
+    return max(known, default=math.nan)
 
 
 def _batches(runs: Sequence[Run]) -> Iterator[list[Run]]:
@@ -401,20 +467,21 @@ def summarise(runs: Sequence[Run], benchmark: Benchmark) -> Summary:
 def summarise_measured(measured: Sequence[Measured]) -> Summary:
     """`summarise` for runs that `measure` has already looked up."""
     groups = by_optimizer(measured)
-    finals = {label: np.array([m.test_regret[-1] for m in group]) for label, group in groups.items()}
+    finals = {label: np.array([m.regret[-1] for m in group]) for label, group in groups.items()}
     rows = tuple(_row(label, group, finals[label], finals.get(BASELINE)) for label, group in groups.items())
-    return Summary(measured[0].run.benchmark, rows)
+    return Summary(measured[0].run.benchmark, rows, measured[0].best_found)
 
 
-def _row(label: str, group: Sequence[Measured], test: Floats, baseline: Floats | None) -> Row:
+def _row(label: str, group: Sequence[Measured], regret: Floats, baseline: Floats | None) -> Row:
+    test = np.array([m.test_regret[-1] for m in group])
     validation = np.array([m.validation_regret[-1] for m in group])
     taus = np.array([m.tau for m in group])
     beats: Estimate | None = None
     difference: Estimate | None = None
     if baseline is not None and label != BASELINE:
-        low, high = metrics.probability_of_improvement_interval(-test, -baseline, rng=_generator())
-        beats = Estimate(metrics.probability_of_improvement(-test, -baseline), low, high)
-        x, y = test[~np.isnan(test)], baseline[~np.isnan(baseline)]
+        low, high = metrics.probability_of_improvement_interval(-regret, -baseline, rng=_generator())
+        beats = Estimate(metrics.probability_of_improvement(-regret, -baseline), low, high)
+        x, y = regret[~np.isnan(regret)], baseline[~np.isnan(baseline)]
         if len(x) and len(y):
             low, high = metrics.difference_interval(x, y, rng=_generator())
             difference = Estimate(float(x.mean() - y.mean()), low, high)
@@ -435,6 +502,7 @@ def _row(label: str, group: Sequence[Measured], test: Floats, baseline: Floats |
         finished_early=sum(m.run.finished_early for m in group),
         beats_baseline=beats,
         difference=difference,
+        split=group[0].split,
     )
 
 

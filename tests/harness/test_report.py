@@ -488,3 +488,72 @@ def test_tau_column_is_the_mean_over_runs(toy: TableBenchmark) -> None:
     runs = small_study(("a",))
     expected = [metrics.kendall_tau(r.trials.value, toy.final_many(r.trials.arch).test_accuracy) for r in runs]
     assert summarise(runs, toy).rows[0].tau.value == pytest.approx(np.nanmean(expected))
+
+
+class _NoOptimum(TableBenchmark):
+    """A surrogate knows no best architecture."""
+
+    @property
+    def optimum(self) -> Final:
+        return Final(NAN, NAN, NAN, NAN, NAN)
+
+
+def _two_strategies() -> list[Run]:
+    good = [make_run("good", i, [(0, 0), (1, 1)], [0.5, 0.85]) for i in range(3)]
+    poor = [make_run("random_search", i, [(0, 0), (0, 2)], [0.5, 0.6]) for i in range(3)]
+    return [*good, *poor]
+
+
+def test_a_benchmark_without_test_accuracies_is_reported_on_validation(tmp_path: Path) -> None:
+    """No column, figure or sentence speaks of a test set, and the comparison is on validation."""
+    benchmark = make_benchmark([NAN] * 6, VALIDATION)
+    measured = measure(_two_strategies(), benchmark)
+    assert [m.split for m in measured] == ["validation"] * 6
+    summary = summarise_measured(measured)
+    good = summary.rows[0]
+    assert good.mean.value == good.validation_mean.value == pytest.approx(5.0)
+    assert math.isnan(good.test_mean.value)
+    assert good.difference is not None
+    assert good.difference.value == pytest.approx(-25.0)
+    assert "good is ahead of random_search: mean validation regret 5.00 vs 30.00 points" in summary.verdicts()[0]
+    headings, _ = summary.rows_for_display()
+    assert not any("test" in heading for heading in headings)
+    assert "validation_regret_difference_to_random" in summary.records()[0]
+    assert {c.split for c in anytime_curves(measured)} == {"validation"}
+    assert [d.name for d in draw_all(measured, anytime_curves(measured), summary)] == [
+        "anytime_validation_regret",
+        "final_validation_regret",
+    ]
+    page = write_report(_two_strategies(), benchmark, tmp_path, specification={}).read_text()
+    assert "it has none" in page
+    assert "The benchmark has no test accuracies." in page
+
+
+def test_an_unknown_optimum_is_replaced_by_the_best_found(tmp_path: Path) -> None:
+    """Regret is then relative to the best end of any run, and the page says so."""
+    toy = make_benchmark(TEST, VALIDATION)
+    benchmark = _NoOptimum("toy-v1", toy.space, toy._columns, toy.info)
+    summary = summarise(_two_strategies(), benchmark)
+    assert summary.best_found
+    good, poor = summary.rows
+    assert good.test_mean.value == 0.0
+    assert poor.test_mean.value == pytest.approx(20.0)  # 0.9 - 0.7
+    assert poor.validation_mean.value == pytest.approx(25.0)
+    page = write_report(_two_strategies(), benchmark, tmp_path, specification={}).read_text()
+    assert "not known" in page
+    assert "the best that any of these runs ended with" in page
+
+
+def test_linear_interpolation_is_what_the_protocol_says() -> None:
+    """Between two trials, regret lies on the straight line; before the first there is none; after the last it stays."""
+    benchmark = make_benchmark(TEST, VALIDATION)
+    runs = [make_run("a", 0, [(0, 0), (1, 1)], [0.5, 0.85], seconds=10.0, own=0.0)]
+    step = anytime_curves(measure(runs, benchmark))[0]
+    benchmark.interpolation = "linear"
+    measured = measure(runs, benchmark)
+    line = anytime_curves(measured)[0]
+    assert (step.gpu_seconds == line.gpu_seconds).all()
+    assert step.mean[:-1] == pytest.approx(40.0, abs=1e-4)
+    assert line.mean == pytest.approx(40.0 * (20.0 - line.gpu_seconds) / 10.0, abs=1e-4)
+    drawing = draw_all(measured, anytime_curves(measured), summarise_measured(measured))[0]
+    assert "straight line" in drawing.caption
