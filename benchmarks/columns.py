@@ -181,9 +181,9 @@ def open_columns(path: Path, *, kind: str | None = None) -> Columns:
             if end - start != math.prod(shape) * dtype.itemsize or start < 0 or 8 + length + end > size:
                 raise TableError(f"{path} is damaged or cut off: column {name} lies outside the file")
             end_of_data = max(end_of_data, end)
-            arrays[name] = np.frombuffer(
-                whole, dtype=dtype, count=math.prod(shape), offset=8 + length + start
-            ).reshape(shape)
+            arrays[name] = np.frombuffer(whole, dtype=dtype, count=math.prod(shape), offset=8 + length + start).reshape(
+                shape
+            )
         if 8 + length + end_of_data != size:
             raise TableError(f"{path} is damaged: it is longer than its columns")
     except TableError:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from .data_cli import data_app
+
 if TYPE_CHECKING:
     from .study import Study
 
@@ -30,6 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(data_app, name="data")
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -159,6 +163,11 @@ def list_command(
     if group is not None and group not in GROUPS:
         raise RegistryError(f"unknown group {group!r}: choose from {', '.join(GROUPS)}")
     found = {g: {name: point.value for name, point in entry_points(g).items()} for g in GROUPS if group in (None, g)}
+    if "benchmarks" in found:
+        from ..benchmarks.catalogue import CATALOGUE
+        from ..benchmarks.library import installed
+
+        found["benchmarks"] |= {name: str(path) for name, path in installed().items() if name not in CATALOGUE}
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -39,7 +39,7 @@ def list_command(as_json: Json = False) -> None:
     from ..benchmarks.columns import TableError, open_columns
 
     here = library.installed()
-    official = [
+    official: list[dict[str, Any]] = [
         {
             "name": entry.name,
             "title": entry.title,
@@ -138,9 +138,9 @@ def convert(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Convert an official file once into the form that is opened at no cost ever after.
+    """Convert an official file once into the form that opens at once ever after.
 
-    The official file is not changed and no longer needed afterwards.
+    The official file is not changed, and not needed any more. If it is stopped, the same command goes on or begins again.
     """
     from ..benchmarks import library
     from ..benchmarks.catalogue import entry
@@ -160,15 +160,18 @@ def convert(
             typer.echo(f"{target} was converted from this file already (--force does it again)")
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.converting")
+    # Always the same name: a converter may keep beside it what it needs to go on.
+    temporary = target.with_name(f".{target.name}.converting")
     start = time.perf_counter()
     try:
         with _progress(f"converting {file.name}", quiet or as_json) as update:
             official.convert()(file, temporary, jobs=jobs or os.cpu_count() or 1, progress=_in_mib(update))
-        columns = open_columns(temporary)
+        columns = open_columns(temporary, kind=official.kind)
+        if official.space not in (None, found := columns.metadata.get("space")):
+            raise DataError(f"{file} holds {found}, which is not {name}: give the name that `nasharness data list` has")
         temporary.replace(target)
     except KeyboardInterrupt:
-        _fail(f"interrupted; nothing was written. To begin again:\n  {_same_command()}", 130)
+        _fail(f"interrupted; {target} is as it was. To go on, give the same command again:\n  {_same_command()}", 130)
     finally:
         temporary.unlink(missing_ok=True)
     result = {
@@ -276,7 +279,7 @@ def verify(
     try:
         columns.verify()
         facts.append((f"its columns have the sha256 {columns.sha256}", True))
-        facts += list(_facts(name, columns))
+        facts += _facts(columns)
     except TableError as error:
         facts.append((str(error), False))
     if as_json:
@@ -284,21 +287,21 @@ def verify(
     elif not quiet:
         for fact, holds in facts:
             typer.echo(f"{'ok  ' if holds else 'FAIL'} {fact}")
+        typer.echo(f"{sum(holds for _, holds in facts)} of {len(facts)} hold")
     if not all(holds for _, holds in facts):
         raise typer.Exit(1)
 
 
-def _facts(name: str, columns: Columns) -> Any:
+def _facts(columns: Columns) -> list[tuple[str, bool]]:
     """What else is checked of this kind of table."""
     from ..benchmarks import imported
     from ..benchmarks.catalogue import CATALOGUE
 
-    if columns.metadata["kind"] in (imported.BENCHMARK_KIND, imported.METRICS_KIND):
+    kind = columns.metadata["kind"]
+    if kind in (imported.BENCHMARK_KIND, imported.METRICS_KIND):
         return imported.verify(columns)
-    stem = Path(name).name.removesuffix(".safetensors")
-    if stem in CATALOGUE:
-        return CATALOGUE[stem].verify()(columns)
-    return []
+    official = next((entry for entry in CATALOGUE.values() if entry.kind == kind), None)
+    return [] if official is None else list(official.verify()(columns))
 
 
 @data_app.command("import")

@@ -215,3 +215,47 @@ def _canonical_by_unique_string() -> dict[str, Architecture]:
     for arch in NASBench201Space():
         first.setdefault(unique_string(arch), arch)
     return first
+
+
+def count_cost(
+    arch: Architecture,
+    *,
+    num_classes: int = 10,
+    channels: int = 16,
+    cells: int = 5,
+    image_size: int = 32,
+    input_channels: int = 3,
+) -> tuple[int, int]:
+    """Parameters and FLOPs of the network of `arch`, from formulas: what `NASBench201Network` with these settings counts.
+
+    Dead operations are counted, as in the official numbers (`prune` the architecture first to leave them out).
+
+    Args:
+        arch: an architecture of NASBench201Space.
+        num_classes: outputs of the classifier.
+        channels: channels of the first stage.
+        cells: cells per stage.
+        image_size: side of the square image.
+        input_channels: channels of the images.
+    """
+    arch = NASBench201Space().check(arch)
+    if channels < 1 or cells < 0 or image_size < 1:
+        raise ValueError(
+            f"{cells} cells of {channels} channels on an image of side {image_size}: the number of cells must not be"
+            f" negative, and channels and side must be positive"
+        )
+    ones, threes = arch.count(CONV1), arch.count(CONV3)
+    width, side = channels, image_size
+    params = 9 * input_channels * width + 2 * width
+    flops = 9 * input_channels * width * side**2
+    for stage in range(3):
+        if stage:  # a residual block: two 3 x 3 convolutions and a 1 x 1 on the shortcut
+            side = (side + 1) // 2
+            weights = 9 * width * 2 * width + 9 * (2 * width) ** 2 + width * 2 * width
+            width *= 2
+            params += weights + 2 * 2 * width
+            flops += weights * side**2
+        weights = cells * (ones + 9 * threes) * width**2
+        params += weights + cells * (ones + threes) * 2 * width
+        flops += weights * side**2
+    return params + 2 * width + (width + 1) * num_classes, flops + (width + 1) * num_classes
