@@ -191,7 +191,7 @@ class NASBench301(Benchmark):
         Raises:
             InvalidArchitecture: one of them is not in the space.
         """
-        features = self.space.features(archs)
+        features = _SPACE.features(archs)
         accuracies = np.ascontiguousarray(
             self.accuracy.predict(archs, features).T
         )  # means as NumPy takes them of one row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,12 @@ def read_gin(path: Path, config: Mapping[str, Any]) -> GIN:
     """
     try:
         state = load_state_dict(path)
-    except OSError as error:
-        if error.errno == errno.EINVAL:  # a damaged archive that points before its own start
-            raise FormatError(f"{path} is damaged: {error}") from error
-        raise
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # that is an archive that points before its start
+            raise
+        raise FormatError(f"{path} is a damaged archive: {error}") from error
     return build_gin(state, config, str(path))
 
 

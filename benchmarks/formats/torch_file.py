@@ -60,7 +60,7 @@ def plain_stream(path: Path, *, limit: int | None = None) -> Iterator[Window]:
                 root = _root(archive, where)
                 if tensors := [name for name in archive.namelist() if name.startswith(f"{root}data/")]:
                     raise FormatError(f"{where} holds {len(tensors)} tensors; only plain data is read here")
-                with archive.open(f"{root}data.pkl") as stream:
+                with guarded(partial(archive.open, f"{root}data.pkl"), where) as stream:
                     window = Window(stream.read, limit=limit, where=where)
                     yield window
                     _check_end(window, where)
@@ -96,7 +96,7 @@ def load_state_dict(path: Path) -> dict[str, npt.NDArray[Any]]:
         if _is_zip(file):
             with guarded(lambda: zipfile.ZipFile(file), where) as archive:
                 root = _root(archive, where)
-                with archive.open(f"{root}data.pkl") as stream:
+                with guarded(partial(archive.open, f"{root}data.pkl"), where) as stream:
                     window = Window(stream.read, where=where)
                     state = _load(window, _TENSORS, where, persistent)
                 for key, storage in storages.items():

@@ -96,8 +96,8 @@ def read_payload(payload: bytes | bytearray, where: str) -> Trees:
             raise FormatError(
                 f"{where}: binary JSON of a newer xgboost is not read; save the model with xgboost 1.3 to 1.5"
             )
-        trees = guarded(lambda: _read_json(payload, where), where)
-        return trees
+        from_json: Trees = guarded(lambda: _read_json(payload, where), where)
+        return from_json
     raise FormatError(
         f"{where}: the model starts with {bytes(payload[:14])!r}; read are the forms of xgboost 1.0 to 1.2 (CONFIG-offset:)"
         " and the JSON of 1.3. The bare form of 0.90 can be converted by loading and pickling it again with xgboost 1.2"

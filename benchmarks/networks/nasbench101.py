@@ -1,6 +1,6 @@
 """The network that a NAS-Bench-101 cell describes.
 
-Ying et al., ICML 2019, section 2.1 and the supplement's S2. https://arxiv.org/abs/1902.09635
+Ying et al., ICML 2019, sections 2.1 and 2.3, figure 1, and the supplement's table 1. https://arxiv.org/abs/1902.09635
 
 stem (3x3 convolution, batch normalisation, ReLU) - 3 stacks of 3 modules, each of them the cell - global average pooling,
 linear classifier. Before every stack but the first the sides are halved by maximum pooling, and its first module doubles the

@@ -429,7 +429,7 @@ def vertex_channels(graph: Graph, inputs: int, outputs: int) -> list[int]:
     """Channels of each vertex of a pruned cell: those of its input, of the operations, and of its output.
 
     The output concatenates the vertices that feed it, so they share its channels; every other vertex takes the most that
-    one of its successors has. Supplement of the paper, S2, and the official `compute_vertex_channels`.
+    one of its successors has. Section 2.3 and figure 1 of the paper; in detail, the official `compute_vertex_channels`.
 
     Raises:
         ValueError: the output has fewer channels than vertices that feed it.

@@ -2,11 +2,11 @@
 
 import bz2
 import copy
+import functools
 import io
 import json
 import pickle
 import random
-import resource
 import subprocess
 import sys
 import zipfile
@@ -102,8 +102,13 @@ def official_states(space, index, *, seeds=None, schedules=None, datasets=None, 
     return dict(states) if old else states
 
 
+@functools.cache
+def official_strings(space):
+    return tuple(SPACES[space].to_string(arch) for arch in map(SPACES[space].from_index, range(SPACES[space].size)))
+
+
 def official_meta(space, infos=None, *, old=False):
-    strings = [SPACES[space].to_string(arch) for arch in map(SPACES[space].from_index, range(SPACES[space].size))]
+    strings = list(official_strings(space))
     evaluated = set(infos or ())
     return {
         "meta_archs": strings,
@@ -223,7 +228,7 @@ class TestArchitectureFiles:
                 assert "000011" in str(error)
 
     def test_decompression_bomb(self, tmp_path):
-        bomb = b"\x8e" + (200 << 20).to_bytes(8, "little") + bytes(200 << 20) + b"."
+        bomb = b"\x8e" + (100 << 20).to_bytes(8, "little") + bytes(100 << 20) + b"."
         with pytest.raises(FormatError, match="larger than 67108864 bytes"):
             read_architecture(tmp_path / "000011.pickle.pbz2", bz2.compress(bomb))
 
@@ -367,7 +372,7 @@ class TestStreams:
         if form == "legacy":
             write_legacy(path, official_meta(space, infos, old=True))
         elif form == "zip":
-            torch.save(official_meta(space, infos), path)
+            torch.save(official_meta(space, infos, old=True), path)
         else:
             path.write_bytes(bz2.compress(pickle.dumps(official_meta(space, infos))))
         assert find_form(path) == ("pickle" if form == "pickle" else "torch")
@@ -405,7 +410,7 @@ class TestStreams:
                 result["seed"] = {"0111": "0111", "0777": "0777"}[result["seed"]]
             infos[i] = raw
         path = tmp_path / "file"
-        path.write_bytes(bz2.compress(pickle.dumps(official_meta("nasbench201", infos), protocol)))
+        path.write_bytes(bz2.compress(pickle.dumps(official_meta("nasbench201", infos, old=True), protocol)))
         _, found = streamed(path)
         assert all(found[i]["12"].index == i for i in range(30)) and len(found) == 30
         for i in range(30):
@@ -417,12 +422,12 @@ class TestStreams:
         def visit(states):
             sizes.append((len(unpickler.memo), len(unpickler.memo.outside), len(unpickler.memo._words)))
 
-        infos = {i: small(index=i) for i in range(1200)}  # more than a batch of items
-        data = pickle.dumps(official_meta("nasbench201", infos), 2)
+        infos = {i: small(index=i) for i in range(1050)}  # more than a batch of items
+        data = pickle.dumps(official_meta("nasbench201", infos, old=True), 2)
         unpickler = nats._ArchitectureUnpickler(nats.Window(io.BytesIO(data).read), encoding="latin1")
         unpickler.allowed, unpickler.where, unpickler.visit = nats.PLAIN, "sample", visit
         unpickler.load()
-        assert len(sizes) == 1200
+        assert len(sizes) == 1050
         first, last = sizes[1], sizes[-1]
         assert last[0] == first[0] and last[1] <= first[1] + 5 and last[2] <= first[2] + 5
 
@@ -443,7 +448,7 @@ class TestStreams:
         change(meta)
         path = tmp_path / "file.pickle.pbz2"
         path.write_bytes(bz2.compress(pickle.dumps(meta)))
-        with pytest.raises(FormatError, match=rf"file\.pickle\.pbz2: .*{message}"):
+        with pytest.raises(FormatError, match=rf"file\.pickle\.pbz2.*{message}"):
             streamed(path)
 
     def test_mixed_spaces(self, tmp_path):
@@ -464,7 +469,7 @@ class TestStreams:
 
     def test_damage(self, tmp_path):
         path = tmp_path / "file.pth"
-        write_legacy(path, official_meta("nasbench201", {3: small(index=3)}))
+        write_legacy(path, official_meta("nasbench201", {3: small(index=3)}, old=True))
         data = path.read_bytes()
         for end in [*range(0, 400, 7), *range(400, len(data) - 1, len(data) // 40)]:
             path.write_bytes(data[:end])
@@ -473,10 +478,10 @@ class TestStreams:
         path.write_bytes(data + b"x")
         with pytest.raises(FormatError, match="goes on after its end"):
             streamed(path)
-        write_legacy(path, official_meta("nasbench201", {3: small(index=3)}), keys=["0"])
+        write_legacy(path, official_meta("nasbench201", {3: small(index=3)}, old=True), keys=["0"])
         with pytest.raises(FormatError, match="holds tensors"):
             streamed(path)
-        compressed = bz2.compress(pickle.dumps(official_meta("nasbench201", {3: small(index=3)})))
+        compressed = bz2.compress(pickle.dumps(official_meta("nasbench201", {3: small(index=3)}, old=True)))
         for end in range(5, len(compressed) - 1, len(compressed) // 20):
             path.write_bytes(compressed[:end])
             with pytest.raises(FormatError, match=r"file\.pth"):
@@ -493,13 +498,15 @@ class TestStreams:
             streamed(tmp_path)
 
     @pytest.mark.slow
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory as Linux gives it")
     def test_peak_memory_does_not_grow(self, tmp_path):
         """Peak resident memory over files of 10 and 90 architectures, each in a process of its own."""
         script = (
-            "import resource, sys; from pathlib import Path\n"
+            "import sys; from pathlib import Path\n"
             "from nasharness.benchmarks.formats.nats import stream_architectures\n"
             "n = []; stream_architectures(Path(sys.argv[1]), lambda states: n.append(1))\n"
-            "print(len(n), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+            "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+            "print(len(n), int(peak.split()[1]) // 1024)"
         )
         peaks = []
         for n in (10, 90):
@@ -511,7 +518,6 @@ class TestStreams:
             assert count == n
             peaks.append(peak)
         assert peaks[1] - peaks[0] < 10  # MiB; loaded at once, 80 architectures take 100
-        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024 > peaks[1]
 
 
 def tensors():
@@ -575,7 +581,7 @@ class TestStateDicts:
         path = tmp_path / "state.pt"
         torch.save({"a": torch.arange(5.0), "b": torch.arange(3)}, path, _use_new_zipfile_serialization=zipped)
         data = path.read_bytes()
-        for end in range(0, len(data), 5):
+        for end in range(0, len(data) - 1, len(data) // 80):
             path.write_bytes(data[:end])
             with pytest.raises(FormatError):
                 load_state_dict(path)
@@ -613,9 +619,11 @@ class TestStateDicts:
     def test_plain_stream_refuses_tensors(self, tmp_path):
         for zipped in (True, False):
             torch.save({"a": torch.zeros(2)}, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
-            with pytest.raises(FormatError, match="x.pt.*(tensors|outside itself|asks for)"):
-                with plain_stream(tmp_path / "x.pt") as window:
-                    torch_file._load(window, {}, "x.pt")
+            with (
+                pytest.raises(FormatError, match=r"x\.pt.*(tensors|outside itself|asks for)"),
+                plain_stream(tmp_path / "x.pt") as window,
+            ):
+                torch_file._load(window, {}, "x.pt")
 
     def test_plain_stream(self, tmp_path):
         value = {"a": [1, 2.0, "x"], "b": None}

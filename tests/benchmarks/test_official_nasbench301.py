@@ -210,5 +210,5 @@ def test_log_normal_features_are_logarithms(a, b):
 )
 def test_ranges_are_scaled_to_the_unit_interval(name, low, high):
     ends = nb.hyperparameter_feature(name, low), nb.hyperparameter_feature(name, high)
-    assert 0 <= ends[0] < 0.01
-    assert 0.99 < ends[1] <= 1
+    assert 0 <= ends[0] < 0.02
+    assert 0.98 < ends[1] <= 1
