@@ -229,7 +229,7 @@ def import_table(
     failed = 0 if metrics_only else int(np.isnan(values["val_accuracy"]).sum())
     if not metrics_only:
         notes += _mend_seconds(values, fill_seconds, order, space)
-    size = _CLASSES.get(_space_id(space)) if getattr(space, "canonical_identity", False) else _size(space)
+    size = _CLASSES.get(_space_id(space)) if space.canonical_identity else _size(space)
     missing = None if size is None else size - len(order)
     report = ImportReport(
         path=target,
@@ -441,7 +441,7 @@ def _keys(
     """The architecture of each row; canonical where the space has canonical identity."""
     import pandas as pd
 
-    by_class = bool(getattr(space, "canonical_identity", False))
+    by_class = space.canonical_identity
     integers = pd.api.types.is_integer_dtype(architectures)
     from_index = getattr(space, "from_index", None)
     if integers and from_index is None and len(space.cardinalities) > 1:
@@ -505,7 +505,7 @@ class _Rows:
     """
 
     def __init__(self, space: SearchSpace, archs: npt.NDArray[np.integer]) -> None:
-        self.by_class = bool(getattr(space, "canonical_identity", False))
+        self.by_class = space.canonical_identity
         self.space, self.box = space, _Box(space)
         self.members: list[Architecture] = list(map(tuple, archs.tolist()))
         self.of_rank: npt.NDArray[np.int32] | None = None
@@ -747,7 +747,7 @@ def verify(columns: Columns) -> list[tuple[str, bool]]:
         (f"every one is in {space.name}", all(map(space.is_valid, archs))),
         ("they are sorted, and none is there twice", all(a < b for a, b in itertools.pairwise(archs))),
     ]
-    if getattr(space, "canonical_identity", False):
+    if space.canonical_identity:
         facts.append(("each is canonical", all(space.canonical(arch) == arch for arch in archs)))
     for column in ACCURACIES:
         if column in columns:

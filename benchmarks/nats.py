@@ -20,6 +20,7 @@ about one is never answered with another.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -30,7 +31,7 @@ import numpy.typing as npt
 from .base import Benchmark, Curve, Evaluation, Evaluations, Final, Floats, Info
 from .columns import Columns, TableError, open_columns
 from .spaces.base import Architecture, InvalidArchitecture
-from .spaces.nasbench201 import NASBench201Space
+from .spaces.nasbench201 import NASBench201Space, official_positions
 from .spaces.nats_size import NATSSizeSpace
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ SPACES: Mapping[str, type[NASBench201Space | NATSSizeSpace]] = {
 FULL: Mapping[str, str] = {"nasbench201": "200", "nats_size": "90"}
 """The longest schedule of each space: what reports use."""
 NUM_CLASSES: Mapping[str, int] = {"cifar10": 10, "cifar100": 100, "ImageNet16-120": 120}
+_FLOAT32 = np.dtype(np.float32)
 _MIXED = {"valid": "x-valid", "test": "x-test", "valtest": "ori-test"}
 _SETS: Mapping[str, Mapping[str, str]] = {
     "cifar10-valid": {"valid": "x-valid", "test": "ori-test"},
@@ -366,10 +368,11 @@ class NATSBenchmark(Benchmark):
             details={"path": str(table.columns.path.resolve()), "schedule": self.schedule, "dataset": dataset},
         )
         first = self._group.first
-        # Plain lists by lexicographic rank: one look-up is several times faster than indexing an array.
-        by_index = np.stack((first[:-1], np.diff(first)), axis=1)[_index_of_rank(self.space.name)]
-        self._trials: list[list[int]] = by_index.tolist()
-        self._first_row, self._count = by_index[:, 0].astype(np.int64), by_index[:, 1].astype(np.float64)
+        by_rank = np.stack((first[:-1], np.diff(first)), axis=1)[_index_of_rank(self.space.name)]
+        self._first_row, self._count = by_rank[:, 0].astype(np.int64), by_rank[:, 1].astype(np.float64)
+        # By architecture, first row and number of trials: one look-up is much faster than indexing arrays.
+        every = itertools.product(*map(range, self.space.cardinalities))
+        self._trials: dict[Architecture, tuple[int, int]] = dict(zip(every, map(tuple, by_rank.tolist()), strict=True))
 
     @functools.cached_property
     def _columns(self) -> tuple[Floats, Floats]:
@@ -394,15 +397,9 @@ class NATSBenchmark(Benchmark):
         self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None
     ) -> Evaluation:
         try:
-            rank = 0
-            for choice, n in zip(arch, self.space.cardinalities, strict=True):
-                if not 0 <= choice < n:
-                    raise InvalidArchitecture
-                rank = rank * n + choice
-            row, count = self._trials[rank]
-        except (ValueError, TypeError, IndexError):
-            self.space.check(arch)  # says what is wrong with it
-            raise
+            row, count = self._trials[arch]
+        except (KeyError, TypeError):  # not in the space, or not a tuple
+            row, count = self._trials[self.space.check(arch)]
         if count == 0:
             raise InvalidArchitecture(f"{self.table.columns.path} has no trial of {self.space.to_string(arch)}")
         if rng is not None and count > 1:
@@ -410,11 +407,11 @@ class NATSBenchmark(Benchmark):
         values, costs, curves, width = self._answers
         if epochs is None or epochs == self.max_epochs:
             # From a copy of the bytes: read-only, and without a way to what other trials reached.
-            curve = np.frombuffer(curves[row * width : row * width + width], np.float32)
+            curve = np.frombuffer(curves[row * width : row * width + width], _FLOAT32)
             return Evaluation(values[row], costs[row], self.max_epochs, curve)
         self._check_epochs(epochs)
         accuracy, seconds = self._columns
-        curve = np.frombuffer(curves[row * width : row * width + 4 * epochs], np.float32)
+        curve = np.frombuffer(curves[row * width : row * width + 4 * epochs], _FLOAT32)
         return Evaluation(float(accuracy[row, epochs - 1]), float(seconds[row, epochs - 1]), int(epochs), curve)
 
     def _check_epochs(self, epochs: int) -> None:
@@ -522,8 +519,9 @@ class NATSBenchmark(Benchmark):
 @functools.cache
 def _index_of_rank(space: str) -> npt.NDArray[np.int64]:
     """Position in the official files of the architecture at each lexicographic rank."""
-    opened = SPACES[space]()
-    return np.array([opened.index(arch) for arch in opened], dtype=np.int64)
+    if space == "nasbench201":
+        return np.array(official_positions(), dtype=np.int64)
+    return np.arange(SPACES[space]().size)  # the size space is numbered in that order
 
 
 def open_nats(

@@ -66,6 +66,7 @@ def compare(benchmark: nh.Benchmark, repetitions: int) -> dict[str, tuple[np.nda
 
 
 def main() -> None:
+    """Print ours beside the published numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parquet", type=Path)
     parser.add_argument("--repetitions", type=int, default=500)

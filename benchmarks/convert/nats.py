@@ -61,7 +61,7 @@ from ..formats.nats import (
 from ..spaces import nasbench201, nats_size
 from ..workers import set_up_worker
 
-_Bytes = npt.NDArray[np.float64]
+_Floats = npt.NDArray[np.float64]
 _META = "meta.pickle.pbz2"
 _BATCH = 8  # files per task: 0.2 s of work
 _WORKER_MEMORY = 2 << 30  # bytes that a worker may take beyond what it starts with
@@ -211,7 +211,7 @@ def _encode(states: Mapping[str, State], digest: str = "") -> bytes:
     return _MAGIC + b"".join(n.to_bytes(4, "little") for n in sizes) + content
 
 
-def _row(trial: Trial) -> tuple[Layout, _Bytes]:
+def _row(trial: Trial) -> tuple[Layout, _Floats]:
     seconds = _seconds(trial.train_seconds)
     latency = sum(trial.latency) / len(trial.latency) if trial.latency else math.nan
     parts = [np.array([trial.params, trial.flops, latency]), trial.train_accuracy, trial.train_loss, seconds]
@@ -224,7 +224,7 @@ def _row(trial: Trial) -> tuple[Layout, _Bytes]:
     return (trial.epochs, len(seconds), tuple(sets)), np.concatenate(parts)
 
 
-def _seconds(values: _Bytes | None) -> _Bytes:
+def _seconds(values: _Floats | None) -> _Floats:
     if values is None:
         return np.empty(0)
     return values[:1] if (values == values[0]).all() else values
@@ -484,11 +484,11 @@ class _GroupWriter:
             for column in ("seed", *self._widths)
         }
 
-    def write(self, block: _Block, numbers: _Bytes) -> None:
+    def write(self, block: _Block, numbers: _Floats) -> None:
         self._files["seed"].write(np.array(block.seeds, dtype="<i4").tobytes())
         with np.errstate(over="ignore"):
             exact = ((numbers.astype(np.float32) == numbers) | np.isnan(numbers)).all(axis=0)
-        pieces: dict[str, tuple[_Bytes, tuple[int, ...] | None]] = {}
+        pieces: dict[str, tuple[_Floats, tuple[int, ...] | None]] = {}
         start = 0
         for column, width, stored in block.segments():
             pieces[column] = numbers[:, start : start + width], stored

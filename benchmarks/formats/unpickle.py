@@ -305,7 +305,7 @@ class StreamingUnpickler(_Restricted, pickle._Unpickler):
         value = function(*args)
         if isinstance(value, str | bytes | bytearray | list | dict | tuple | set):
             self._copied += len(value)
-            if self._copied > self.reader.taken + _CHUNK:
+            if self._copied > 4 * self.reader.taken + _CHUNK:
                 raise FormatError(f"{self.where}: refused, because the pickle makes copies of its own strings")
         return value
 

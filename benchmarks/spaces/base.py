@@ -34,10 +34,13 @@ class SearchSpace(ABC):
     Attributes:
         name: the id under which the space is registered.
         cardinalities: number of choices in each dimension, each at least 1.
+        canonical_identity: several choice vectors may spell one and the same architecture, so tables are looked up by
+            `canonical`; otherwise isomorphic architectures have rows of their own.
     """
 
     name: str
     cardinalities: tuple[int, ...]
+    canonical_identity: bool = False
 
     def is_valid(self, arch: Architecture) -> bool:
         """Tell whether `arch` has one choice per dimension, each in range. A constrained space adds its test to this."""

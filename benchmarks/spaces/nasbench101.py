@@ -316,6 +316,7 @@ class _Vectors(SearchSpace):
     """The choice vectors without the constraint."""
 
     name = "nasbench101"
+    canonical_identity = True
     cardinalities = (2,) * len(_PAIRS) + (len(OPERATIONS),) * (MAX_VERTICES - 2)
 
 

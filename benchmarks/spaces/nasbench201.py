@@ -73,7 +73,7 @@ class NASBench201Space(SearchSpace):
 
     def index(self, arch: Architecture) -> int:
         """Position of the architecture in the official files (0..15624)."""
-        return _official_positions()[self.rank(arch)]
+        return official_positions()[self.rank(arch)]
 
     def from_index(self, index: int) -> Architecture:
         """The architecture at a position of the official files."""
@@ -117,7 +117,8 @@ def _official_order() -> list[int]:
 
 
 @cache
-def _official_positions() -> list[int]:
+def official_positions() -> list[int]:
+    """Position in the official files of the architecture at each lexicographic rank."""
     positions = [0] * 5**6
     for position, rank in enumerate(_official_order()):
         positions[rank] = position

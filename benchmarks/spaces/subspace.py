@@ -36,7 +36,7 @@ class Subspace(SearchSpace):
         self.full = full
         self.name = full.name
         self.cardinalities = full.cardinalities
-        self._by_class = bool(getattr(full, "canonical_identity", False))
+        self.canonical_identity = self._by_class = full.canonical_identity
         if not checked:
             members = map(full.check, members)
             if self._by_class:

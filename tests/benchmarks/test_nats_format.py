@@ -228,7 +228,7 @@ class TestArchitectureFiles:
                 assert "000011" in str(error)
 
     def test_decompression_bomb(self, tmp_path):
-        bomb = b"\x8e" + (100 << 20).to_bytes(8, "little") + bytes(100 << 20) + b"."
+        bomb = b"\x8e" + (70 << 20).to_bytes(8, "little") + bytes(70 << 20) + b"."
         with pytest.raises(FormatError, match="larger than 67108864 bytes"):
             read_architecture(tmp_path / "000011.pickle.pbz2", bz2.compress(bomb))
 
@@ -422,7 +422,9 @@ class TestStreams:
         def visit(states):
             sizes.append((len(unpickler.memo), len(unpickler.memo.outside), len(unpickler.memo._words)))
 
-        infos = {i: small(index=i) for i in range(1050)}  # more than a batch of items
+        infos = {
+            i: official_states("nasbench201", i, schedules=["12"], datasets=["cifar10"]) for i in range(1050)
+        }  # more than a batch of items
         data = pickle.dumps(official_meta("nasbench201", infos, old=True), 2)
         unpickler = nats._ArchitectureUnpickler(nats.Window(io.BytesIO(data).read), encoding="latin1")
         unpickler.allowed, unpickler.where, unpickler.visit = nats.PLAIN, "sample", visit
@@ -471,7 +473,7 @@ class TestStreams:
         path = tmp_path / "file.pth"
         write_legacy(path, official_meta("nasbench201", {3: small(index=3)}, old=True))
         data = path.read_bytes()
-        for end in [*range(0, 400, 7), *range(400, len(data) - 1, len(data) // 40)]:
+        for end in [*range(0, 400, 13), *range(400, len(data) - 1, len(data) // 20)]:
             path.write_bytes(data[:end])
             with pytest.raises(FormatError, match=r"file\.pth"):
                 streamed(path)
@@ -482,7 +484,7 @@ class TestStreams:
         with pytest.raises(FormatError, match="holds tensors"):
             streamed(path)
         compressed = bz2.compress(pickle.dumps(official_meta("nasbench201", {3: small(index=3)}, old=True)))
-        for end in range(5, len(compressed) - 1, len(compressed) // 20):
+        for end in range(5, len(compressed) - 1, len(compressed) // 8):
             path.write_bytes(compressed[:end])
             with pytest.raises(FormatError, match=r"file\.pth"):
                 streamed(path)
