@@ -23,7 +23,7 @@ test-slow: $(VENV)/.test
 	$(BIN)/pytest tests -m slow
 
 bench: $(VENV)/.test
-	$(BIN)/pytest tests/performance --benchmark-only
+	$(BIN)/pytest tests/performance --benchmark-enable
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
