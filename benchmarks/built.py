@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .base import Info
+from .columns import TableError
 from .spaces.base import Architecture
 from .spaces.nasbench201 import NASBench201Space
-from .table import TableBenchmark, TableError, read_table
+from .table import TableBenchmark, read_table
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .curves import SPLITS, AnytimeCurve, Split
-from .summary import BOOTSTRAP_SEED, Measured, Summary, by_optimizer
+from .curves import SPLITS, AnytimeCurve
+from .summary import BOOTSTRAP_SEED, Measured, Split, Summary, by_optimizer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

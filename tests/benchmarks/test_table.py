@@ -7,8 +7,9 @@ from safetensors.numpy import save, save_file
 from scipy import stats
 
 from nasharness.benchmarks.base import Info
+from nasharness.benchmarks.columns import SCHEMA_VERSION, TableError
 from nasharness.benchmarks.spaces.base import InvalidArchitecture, SearchSpace
-from nasharness.benchmarks.table import SCHEMA_VERSION, TableBenchmark, TableError, read_table, write_table
+from nasharness.benchmarks.table import TableBenchmark, read_table, write_table
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
 FIELDS = ("val_accuracy", "test_accuracy", "seconds", "params", "flops")
