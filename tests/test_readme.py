@@ -86,3 +86,44 @@ def test_the_build_command_trains(folder):
     """The trial build in README trains its networks and keeps them."""
     (build,) = (shlex.split(c) for c in COMMANDS if c.startswith("nasharness build"))
     assert "Trained 8 networks per seed" in type_in(folder, "-m", *build)
+
+
+def test_the_official_benchmarks_session_runs(folder, shared_data, monkeypatch):
+    """The sessions on a converted NAS-Bench-201, here of three architectures."""
+    monkeypatch.setenv("NASHARNESS_DATA", str(folder / "data"))
+    archive = shared_data / "official" / "NATS-tss-v1_0-3ffb9-simple"
+    type_in(folder, "-m", "nasharness", "data", "convert", "nasbench201", str(archive), "--quiet")
+    table, api = (block for block in PYTHON if "nasbench201" in block)
+    assert "val_accuracy=0.61679999" in type_in(folder, "-c", table)
+    assert type_in(folder, "-c", api).startswith("(72.")
+
+
+def test_the_import_commands_run(folder, monkeypatch):
+    """A table of one's own and a table of metrics, by the commands in README."""
+    from nasharness.benchmarks.spaces.nasbench201 import NASBench201Space
+
+    monkeypatch.setenv("NASHARNESS_DATA", str(folder / "data"))
+    archs = [NASBench201Space().from_index(i) for i in range(200)]
+    strings = [NASBench201Space().to_string(arch) for arch in archs]
+    rows = [f"{text},{50 + i % 40},{49 + i % 40},{100 + i}" for i, text in enumerate(strings)]
+    (folder / "results.csv").write_text("architecture,val_accuracy,test_accuracy,seconds\n" + "\n".join(rows))
+    (folder / "hw-nas-bench.csv").write_text("architecture,latency_ms\n" + "\n".join(f"{t},{len(t)}" for t in strings))
+    imports = [shlex.split(c) for c in COMMANDS if "data import" in c]
+    assert len(imports) == 2
+    for command in imports:
+        type_in(folder, "-m", *command)
+    assert "mine" in type_in(folder, "-m", "nasharness", "list", "benchmarks")
+    compare = next(shlex.split(c) for c in COMMANDS if c.endswith("--benchmark mine"))
+    assert "random_search" in type_in(folder, "-m", *compare, "--budget", "30", "--repetitions", "3")
+
+
+def test_the_published_table_is_what_the_script_prints(shared_data, folder):
+    """With a tenth of the runs: within four standard errors of what README says."""
+    script = Path(__file__).parent.parent / "docs" / "nasbench201_protocol.py"
+    printed = type_in(folder, str(script), str(shared_data / "nb201.parquet"), "--repetitions", "50")
+    for line, row in zip(
+        printed.splitlines(), re.findall(r"^\| (?:random|regularized).*\|$", README, re.M), strict=True
+    ):
+        ours = [float(x) for x in re.findall(r"([\d.]+) \+-", line)][:2]
+        said = [float(x) for x in re.findall(r"([\d.]+) ±", row)][::2]
+        assert ours == pytest.approx(said, abs=4 * 0.4 / 50**0.5)
