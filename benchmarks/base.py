@@ -70,6 +70,13 @@ class Final(NamedTuple):
     flops: Any
 
 
+def best_of(finals: Final) -> Final:
+    """The highest accuracies and the lowest costs, what is NaN left out; NaN where there is nothing else."""
+    known = [column[~np.isnan(column)] for column in finals]
+    best = [c.max() if len(c) else np.nan for c in known[:2]] + [c.min() if len(c) else np.nan for c in known[2:]]
+    return Final(*map(float, best))
+
+
 @dataclass(frozen=True)
 class Info:
     """Where a benchmark's numbers come from.
@@ -113,6 +120,8 @@ class Benchmark(ABC):
         max_epochs: length of the full schedule.
         info: where its numbers come from.
         metrics: names of the quantities that `metric` answers.
+        resumable: a longer training passes through the shorter ones, so that it can go on from them at the price of the
+            difference; False where each length has a schedule of its own.
         interpolation: how reports read regret between two trials: of the incumbent ("step"), or on the straight line
             between the two ("linear").
     """
@@ -123,6 +132,7 @@ class Benchmark(ABC):
     info: Info
     metrics: tuple[str, ...] = ("params", "flops")
     interpolation: Literal["step", "linear"] = "step"
+    resumable: bool = True
     _attached: tuple[MetricSource, ...] = ()
 
     @abstractmethod
@@ -153,6 +163,11 @@ class Benchmark(ABC):
 
         The best validation and the best test accuracy usually belong to different architectures.
         """
+
+    @property
+    def fidelities(self) -> Sequence[int]:
+        """The numbers of epochs that a query may ask for, ascending; multi-fidelity strategies are told them."""
+        return range(1, self.max_epochs + 1)
 
     def final(self, arch: Architecture) -> Final:
         """Mean over the training seeds at the full schedule."""

@@ -21,6 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 SCHEMA_VERSION = 1
+BUILT_KIND = "built"
+"""The kind of a file that does not name one: `nasharness build` wrote it, see `benchmarks/table.py`."""
 _DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -167,7 +169,7 @@ def open_columns(path: Path, *, kind: str | None = None) -> Columns:
         if text is None:
             raise TableError(f"{path} is not a nasharness file")
         metadata = json.loads(text)
-        schema, found_kind = metadata["schema"], metadata["kind"]
+        schema, found_kind = metadata["schema"], metadata.setdefault("kind", BUILT_KIND)
         if schema > SCHEMA_VERSION:
             raise TableError(
                 f"{path} has schema {schema}, this version of nasharness reads up to {SCHEMA_VERSION}: upgrade nasharness"

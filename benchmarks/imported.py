@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .base import Benchmark, Curve, Evaluation, Evaluations, Final, Floats, Info
+from .base import Benchmark, Curve, Evaluation, Evaluations, Final, Floats, Info, best_of
 from .columns import Columns, TableError, open_columns, write_columns
 from .spaces.base import Architecture, InvalidArchitecture, SearchSpace
 from .spaces.subspace import Subspace
@@ -595,13 +595,14 @@ class ImportedBenchmark(Benchmark):
 
     def _caution(self) -> str:
         sentences = []
-        if not self.report["complete"]:
-            sentences.append(
-                f"The table holds {self.report['architectures']:,} architectures of {self.space.name} and not all:"
-                " the search was confined to them, and regret is the distance to the best of them."
-            )
+        if isinstance(self.space, Subspace):
+            sentences.append(self.space.caution)
         sentences += [f"{note[0].upper()}{note[1:]}." for note in self.report["notes"] if "charged the mean" in note]
         return " ".join(sentences)
+
+    @property
+    def fidelities(self) -> tuple[int, ...]:
+        return (self.search_epochs,)
 
     def query(
         self,
@@ -666,9 +667,7 @@ class ImportedBenchmark(Benchmark):
 
     @functools.cached_property
     def _optimum(self) -> Final:
-        known = [column[~np.isnan(column)] for column in self._final]
-        best = [c.max() if len(c) else np.nan for c in known[:2]] + [c.min() if len(c) else np.nan for c in known[2:]]
-        return Final(*map(float, best))
+        return best_of(self._final)
 
     @property
     def optimum(self) -> Final:

@@ -27,8 +27,9 @@ import numpy.typing as npt
 
 from .base import Benchmark, Curve, Evaluation, Evaluations, Final, Info
 from .columns import Columns, TableError, open_columns
-from .spaces.base import Architecture, InvalidArchitecture
+from .spaces.base import Architecture, InvalidArchitecture, SearchSpace
 from .spaces.nasbench101 import NUM_CLASSES, Graph, NASBench101Space
+from .spaces.subspace import Subspace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -195,24 +196,27 @@ class NASBench101(Benchmark):
         repeats: runs of each length.
     """
 
+    resumable = False  # each length has a learning rate schedule of its own
+
     def __init__(self, table: NASBench101Table, id: str = "nasbench101-v1") -> None:
         columns = table.columns
         self.id = id
         self.table = table
-        self.space = table.space
+        self.space: SearchSpace = table.space
         self.epochs, self.repeats = table.epochs, table.repeats
         self.max_epochs = self.epochs[-1]
-        partial = len(table) < NUM_CLASSES
+        caution = ""
+        if len(table) < NUM_CLASSES:  # sampling, mutation and neighbours stay within what the file has
+            cells = (table.space.from_graph(table.graph(row)) for row in range(len(table)))
+            self.space = Subspace(table.space, map(table.space.canonical, cells), checked=True)
+            caution = self.space.caution
         self.info = Info(
             id=id,
             source=f"NAS-Bench-101 (Ying et al., ICML 2019), {columns.metadata.get('source', 'of unknown name')}",
             licence="Apache-2.0",
             sha256=columns.sha256,
             version_history="v1: the official file of 2019",
-            caution=f"{columns.path.name} holds {len(table):,} of the {NUM_CLASSES:,} modules of NAS-Bench-101: its optimum is"
-            " that of this part."
-            if partial
-            else "",
+            caution=caution,
             details={
                 "path": str(columns.path),
                 "modules": len(table),
@@ -225,6 +229,10 @@ class NASBench101(Benchmark):
         self._blank = {length: np.full(length, np.nan, dtype=np.float32) for length in self.epochs}
         self._lengths: dict[int | None, tuple[int, int]] = {e: (i, e) for i, e in enumerate(self.epochs)}
         self._lengths[None] = self._lengths[self.max_epochs]
+
+    @property
+    def fidelities(self) -> tuple[int, ...]:
+        return self.epochs
 
     def query(
         self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None
@@ -291,7 +299,7 @@ class NASBench101(Benchmark):
         """
         if seed is not None and not 0 <= seed < self.repeats:
             raise ValueError(f"{self.id} has the training runs 0..{self.repeats - 1}, not {seed!r}")
-        runs = self._metrics[self.table.row(self.space.check(arch)), -1]
+        runs = self._metrics[self.table.row(self.table.space.check(arch)), -1]
         points = runs.mean(axis=0, dtype=np.float64) if seed is None else runs[seed]
         curves = np.full((5, self.max_epochs), np.nan, dtype=np.float32)
         for field, metric in ((1, _TRAIN), (3, _VALIDATION), (4, _SECONDS)):  # 0 and 2 are losses
@@ -310,7 +318,7 @@ class NASBench101(Benchmark):
     def network(self, arch: Architecture) -> nn.Module:
         from .networks.nasbench101 import NASBench101Network
 
-        return NASBench101Network(self.space.check(arch))
+        return NASBench101Network(self.table.space.check(arch))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_nasbench101, (self.table.columns.path, self.id)  # another process maps the file itself

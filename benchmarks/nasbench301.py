@@ -206,6 +206,10 @@ class NASBench301(Benchmark):
         mean, std, seconds = self.predict([self.space.check(arch)])
         return float(mean[0]), float(std[0]), float(seconds[0])
 
+    @property
+    def fidelities(self) -> tuple[int, ...]:
+        return (MAX_EPOCHS,)
+
     def query(
         self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None
     ) -> Evaluation:

@@ -28,11 +28,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from .base import Benchmark, Curve, Evaluation, Evaluations, Final, Floats, Info
+from .base import Benchmark, Curve, Evaluation, Evaluations, Final, Floats, Info, best_of
 from .columns import Columns, TableError, open_columns
-from .spaces.base import Architecture, InvalidArchitecture
+from .spaces.base import Architecture, InvalidArchitecture, SearchSpace
 from .spaces.nasbench201 import NASBench201Space, official_positions
 from .spaces.nats_size import NATSSizeSpace
+from .spaces.subspace import Subspace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -187,6 +188,8 @@ class NATSTable:
             ValueError: the file has none.
         """
         name = f"{schedule}/{dataset}"
+        if f"0{name}" in self.groups:  # the size space calls its schedule of one epoch "01", which is no Python number
+            name = f"0{name}"
         if name not in self.groups:
             raise ValueError(f"{self.columns.path} has no trials of {name}; it has {', '.join(self.groups)}")
         return self.groups[name]
@@ -315,7 +318,8 @@ class NATSBenchmark(Benchmark):
         trained on half of the training images) and pays its training seconds and one validation pass: what the official
         `simulate_train_eval` answers. After fewer epochs it sees and pays accordingly. A report uses the means over the
         trials of the full schedule (200 epochs, size space 90): validation accuracy of the network that was validated, test
-        accuracy of the network that was trained on all training images.
+        accuracy of the network that was trained on all training images. Where a file lacks some of the space, `space` is
+        what it has.
 
     Args:
         table: opened.
@@ -346,18 +350,37 @@ class NATSBenchmark(Benchmark):
             raise ValueError(f"interpolation is 'step' or 'linear', not {interpolation!r}")
         self.id = id
         self.table = table
-        self.space: NASBench201Space | NATSSizeSpace = table.space
         self.dataset = dataset
-        self.schedule = str(schedule)
         self.interpolation = interpolation
         # The validated networks of CIFAR-10 are those that were trained on half of its training images.
         self._validated = "cifar10-valid" if dataset == "cifar10" else dataset
-        self._full = FULL[self.space.name]
+        full = FULL[table.space.name]
         try:
-            self._group = table.group(self._validated, self.schedule)
+            self._group = table.group(self._validated, schedule)
+            self._final_groups = table.group(self._validated, full), table.group(dataset, full)
         except ValueError as error:
             raise TableError(f"{id}: {error}") from error
+        self.schedule = self._group.name.partition("/")[0]
         self.max_epochs = self._group.epochs
+        for name in ("train", "x-valid"):
+            if name not in self._group.sets or np.isnan(self._group.sets[name].epoch_seconds).any():
+                raise TableError(
+                    f"{id}: {table.columns.path} does not say how long an epoch on {name} takes in {self._group.name}, so a"
+                    " search would not know what it costs"
+                )
+        # Sampling, mutation and neighbours stay within what can be answered, both to a search and in a report.
+        complete = np.all([np.diff(g.first) > 0 for g in (self._group, *self._final_groups)], axis=0)
+        self._known = complete[_index_of_rank(table.space.name)]
+        self.space: SearchSpace = table.space
+        caution = ""
+        if not self._known.all():
+            ranks = np.flatnonzero(self._known).tolist()
+            if not ranks:
+                raise TableError(
+                    f"{id}: {table.columns.path} has no architecture with trials of all that a study needs"
+                )
+            self.space = Subspace(table.space, map(table.space.unrank, ranks), checked=True)
+            caution = self.space.caution
         metadata = table.columns.metadata
         self.info = Info(
             id=id,
@@ -365,10 +388,11 @@ class NATSBenchmark(Benchmark):
             licence="MIT",
             sha256=table.columns.sha256,
             version_history="v1: NATS-Bench v1_0 / NAS-Bench-201 v1_1 or v1_0",
-            details={"path": str(table.columns.path.resolve()), "schedule": self.schedule, "dataset": dataset},
+            caution=caution,
+            details={"schedule": self.schedule, "dataset": dataset},
         )
         first = self._group.first
-        by_rank = np.stack((first[:-1], np.diff(first)), axis=1)[_index_of_rank(self.space.name)]
+        by_rank = np.stack((first[:-1], np.diff(first)), axis=1)[_index_of_rank(table.space.name)]
         self._first_row, self._count = by_rank[:, 0].astype(np.int64), by_rank[:, 1].astype(np.float64)
         # By architecture, first row and number of trials: one look-up is much faster than indexing arrays.
         every = itertools.product(*map(range, self.space.cardinalities))
@@ -393,15 +417,19 @@ class NATSBenchmark(Benchmark):
         width = 4 * self.max_epochs
         return accuracy[:, -1].tolist(), seconds[:, -1].tolist(), accuracy.astype(np.float32).tobytes(), width
 
+    @property
+    def fidelities(self) -> tuple[int, ...]:
+        return tuple(sorted(epoch + 1 for epoch in self._group.sets["x-valid"].place))
+
     def query(
         self, arch: Architecture, epochs: int | None = None, rng: np.random.Generator | None = None
     ) -> Evaluation:
         try:
             row, count = self._trials[arch]
         except (KeyError, TypeError):  # not in the space, or not a tuple
-            row, count = self._trials[self.space.check(arch)]
+            row, count = self._trials[self.table.space.check(arch)]
         if count == 0:
-            raise InvalidArchitecture(f"{self.table.columns.path} has no trial of {self.space.to_string(arch)}")
+            raise self._missing(arch)
         if rng is not None and count > 1:
             row += int(rng.random() * count)
         values, costs, curves, width = self._answers
@@ -432,15 +460,18 @@ class NATSBenchmark(Benchmark):
     ) -> Evaluations:
         epochs = self.max_epochs if epochs is None else epochs
         self._check_epochs(epochs)
-        ranks = self.space.ranks(archs)
+        ranks = self.table.space.ranks(archs)
         counts, rows = self._count[ranks], self._first_row[ranks]
         if not counts.all():
-            missing = self.space.unrank(int(ranks[counts == 0][0]))
-            raise InvalidArchitecture(f"{self.table.columns.path} has no trial of {self.space.to_string(missing)}")
+            raise self._missing(self.space.unrank(int(ranks[counts == 0][0])))
         if rng is not None:
             rows = rows + (rng.random(len(rows)) * counts).astype(np.int64)
         values, costs = self._by_epoch(epochs)
         return Evaluations(values[rows], costs[rows])
+
+    def _missing(self, arch: Architecture) -> InvalidArchitecture:
+        text = self.table.space.to_string(arch)
+        return InvalidArchitecture(f"{self.table.columns.path} has no trial of {text} in {self._group.name}")
 
     @functools.lru_cache(maxsize=16)  # noqa: B019  a benchmark lives as long as the process
     def _by_epoch(self, epochs: int) -> tuple[Floats, Floats]:
@@ -451,8 +482,7 @@ class NATSBenchmark(Benchmark):
     @functools.cached_property
     def _finals(self) -> Final:
         """`Final` of every architecture by lexicographic rank, each field float64 `(architectures,)`."""
-        validated = self.table.group(self._validated, self._full)
-        trained = self.table.group(self.dataset, self._full)
+        validated, trained = self._final_groups
         tested = trained.sets[official_set(self.dataset, "test")]
         valid, train = validated.sets["x-valid"], validated.sets["train"]
         seconds = np.broadcast_to(train.epoch_seconds, (len(validated.seed), validated.epochs)).sum(axis=1)
@@ -464,24 +494,29 @@ class NATSBenchmark(Benchmark):
             np.round(1e6 * trained.network_costs(trained.params)),
             np.round(1e6 * trained.network_costs(trained.flops)),
         )
-        order = _index_of_rank(self.space.name)
+        order = _index_of_rank(self.table.space.name)
         return Final(*(field[order] for field in fields))
 
+    def _known_ranks(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """Ranks of architectures that a report can be about."""
+        ranks = self.table.space.ranks(archs)
+        if not self._known[ranks].all():
+            self.space.check(self.space.unrank(int(ranks[~self._known[ranks]][0])))  # says which one
+        return ranks
+
     def final_many(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> Final:
-        ranks = self.space.ranks(archs)
+        ranks = self._known_ranks(archs)
         return Final(*(field[ranks] for field in self._finals))
 
     def metric(self, name: str, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> Floats:
         if name != "latency":
             return super().metric(name, archs)
-        group = self.table.group(self.dataset, self._full)
-        return group.mean(group.latency)[_index_of_rank(self.space.name)][self.space.ranks(archs)]
+        group = self._final_groups[1]
+        return group.mean(group.latency)[_index_of_rank(self.table.space.name)][self._known_ranks(archs)]
 
     @functools.cached_property
     def _optimum(self) -> Final:
-        f = self._finals
-        best = (np.nanmax(f.val_accuracy), np.nanmax(f.test_accuracy), *(np.nanmin(field) for field in f[2:]))
-        return Final(*map(float, best))
+        return best_of(Final(*(field[self._known] for field in self._finals)))
 
     @property
     def optimum(self) -> Final:
@@ -492,12 +527,12 @@ class NATSBenchmark(Benchmark):
 
         Validation is NaN after epochs at which the validation images alone were not evaluated.
         """
-        index = self.space.index(self.space.check(arch))
+        index = self.table.space.index(self.table.space.check(arch))
         rows, seeds = self._group.rows(index), self._group.seeds(index)
         if not rows:
-            raise InvalidArchitecture(f"{self.table.columns.path} has no trial of {self.space.to_string(arch)}")
+            raise self._missing(arch)
         if seed is not None and seed not in seeds:
-            raise ValueError(f"the training seeds of {self.space.to_string(arch)} are {seeds}, not {seed!r}")
+            raise ValueError(f"the training seeds of {self.table.space.to_string(arch)} are {seeds}, not {seed!r}")
         chosen = list(rows) if seed is None else [rows[seeds.index(seed)]]
         valid, train = self._group.sets["x-valid"], self._group.sets["train"]
         val_loss = np.full((len(chosen), self.max_epochs), np.nan)
@@ -507,7 +542,7 @@ class NATSBenchmark(Benchmark):
         return Curve(*(np.mean(field, axis=0).astype(np.float32) for field in fields))
 
     def network(self, arch: Architecture) -> nn.Module:
-        if isinstance(self.space, NASBench201Space):
+        if isinstance(self.table.space, NASBench201Space):
             from .networks.nasbench201 import NASBench201Network
 
             return NASBench201Network(arch, num_classes=NUM_CLASSES[self.dataset])

@@ -26,10 +26,14 @@ class Proposal(NamedTuple):
     Attributes:
         arch: the architecture to evaluate.
         epochs: how long to train it; None means the benchmark's full schedule.
+        resume: go on with the latest training of this architecture in the run, up to `epochs` in all, and pay the
+            difference. It starts from nothing, at the full price, where there is no shorter training to go on with, and
+            on a benchmark whose shorter trainings have schedules of their own.
     """
 
     arch: Architecture
     epochs: int | None = None
+    resume: bool = False
 
 
 class Trial(NamedTuple):
@@ -38,10 +42,10 @@ class Trial(NamedTuple):
     Attributes:
         arch: the architecture that was evaluated.
         value: validation accuracy that the search sees, a fraction in [0, 1], higher is better; NaN if it failed.
-        seconds: simulated training seconds that it cost.
-        epochs: epochs really trained.
+        seconds: simulated training seconds that it cost: of a resumed training, those of the further epochs.
+        epochs: epochs trained in all.
         curve: validation accuracy after each of these epochs, `(epochs,)`, read-only; empty where there is none.
-        status: `complete`, `stopped` (by an early-stopping rule) or `failed`.
+        status: `complete`, `stopped` (trained for less than the full schedule) or `failed`.
     """
 
     arch: Architecture

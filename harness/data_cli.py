@@ -22,6 +22,7 @@ data_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_LONGEST = 300  # characters of one fact
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `nasharness data list` shows it.")]
@@ -36,7 +37,7 @@ def list_command(as_json: Json = False) -> None:
     """List the official files and the tables on this machine."""
     from ..benchmarks import library
     from ..benchmarks.catalogue import CATALOGUE
-    from ..benchmarks.columns import TableError, open_columns
+    from ..benchmarks.columns import BUILT_KIND, TableError, open_columns
 
     here = library.installed()
     official: list[dict[str, Any]] = [
@@ -68,6 +69,8 @@ def list_command(as_json: Json = False) -> None:
         try:
             metadata = open_columns(path).metadata
             row |= {key: metadata.get(key) for key in ("kind", "space", "architectures", "source", "licence")}
+            if row["kind"] == BUILT_KIND:  # it says less
+                row |= {"architectures": "all", "source": "written by `nasharness build`"}
         except TableError as error:
             row["problem"] = str(error)
         others.append(row)
@@ -231,7 +234,7 @@ def _path(name: str) -> Path:
 
 @data_app.command()
 def info(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A converted or imported table, or a .safetensors file.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A table of the data folder, or a .safetensors file.")],
     as_json: Json = False,
 ) -> None:
     """Say where a table is from and what it holds."""
@@ -258,7 +261,8 @@ def info(
     typer.echo(f"sha256 of its columns {columns.sha256}")
     for key, value in columns.metadata.items():
         if key != "data_sha256":
-            typer.echo(f"  {key}: {value if isinstance(value, str) else json.dumps(value)}")
+            text = value if isinstance(value, str) else json.dumps(value)
+            typer.echo(f"  {key}: {text if len(text) <= _LONGEST else f'{text[:_LONGEST]}... (--json has all of it)'}")
     typer.echo("columns:")
     width = max(map(len, shapes), default=0)
     for column, shape in shapes.items():
@@ -267,7 +271,7 @@ def info(
 
 @data_app.command()
 def verify(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A converted or imported table, or a .safetensors file.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A table of the data folder, or a .safetensors file.")],
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -296,8 +300,14 @@ def _facts(columns: Columns) -> list[tuple[str, bool]]:
     """What else is checked of this kind of table."""
     from ..benchmarks import imported
     from ..benchmarks.catalogue import CATALOGUE
+    from ..benchmarks.columns import BUILT_KIND
 
     kind = columns.metadata["kind"]
+    if kind == BUILT_KIND:
+        from ..benchmarks.built import open_built
+
+        opened = open_built(columns.path)  # a TableError if its layout is not what was written
+        return [(f"its columns fit the {opened.space.size:,} architectures of {opened.space.name}", True)]
     if kind in (imported.BENCHMARK_KIND, imported.METRICS_KIND):
         return imported.verify(columns)
     official = next((entry for entry in CATALOGUE.values() if entry.kind == kind), None)

@@ -27,7 +27,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -160,7 +160,9 @@ def load(name: str) -> Benchmark:
         opened: Any = functools.partial(open_file, Path(target))
     else:
         opened = _benchmark_factory(target)
-    if not isinstance(opened, Benchmark) or parameters:
+    if isinstance(opened, Benchmark) and not parameters:
+        opened = copy.copy(opened)  # what follows must not change the user's own
+    else:
         opened = _call(opened, target, parameters)
     if not isinstance(opened, Benchmark):
         raise RegistryError(f"{target!r} gave a {type(opened).__name__}, not a nasharness.Benchmark")
@@ -173,8 +175,10 @@ def load(name: str) -> Benchmark:
         opened.attach(open_metrics(Path(attached) if attached.endswith(".safetensors") else find(attached)))
         parameters["metrics"] = attached
     if parameters:  # another protocol is another benchmark: its runs must not be mixed with those of the plain one
-        opened.id += f"({', '.join(f'{k}={v!r}' for k, v in sorted(parameters.items()))})"
-        opened.info = dataclasses.replace(opened.info, id=opened.id)
+        given = f"({', '.join(f'{k}={v!r}' for k, v in sorted(parameters.items()))})"
+        opened.id += given
+        again = f"{Path(target).resolve() if suffix else target}{given}"
+        opened.info = dataclasses.replace(opened.info, id=opened.id, details={**opened.info.details, "path": again})
     return opened
 
 
@@ -230,10 +234,18 @@ class OptimizerSpec:
     factory: type[Optimizer]
     parameters: Mapping[str, Any]
 
-    def make(self, space: SearchSpace, rng: np.random.Generator) -> Optimizer:
-        return self.factory(
-            space, rng, **copy.deepcopy(dict(self.parameters))
-        )  # a run may change a list that it was given
+    def make(
+        self, space: SearchSpace, rng: np.random.Generator, *, fidelities: Sequence[int] | None = None
+    ) -> Optimizer:
+        """A fresh optimizer. One that takes `fidelities` gets those given here, unless it was given others."""
+        parameters = copy.deepcopy(dict(self.parameters))  # a run may change a list that it was given
+        if fidelities is not None and self._takes_fidelities:
+            parameters.setdefault("fidelities", fidelities)
+        return self.factory(space, rng, **parameters)
+
+    @functools.cached_property
+    def _takes_fidelities(self) -> bool:
+        return "fidelities" in inspect.signature(self.factory).parameters
 
 
 def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> OptimizerSpec:

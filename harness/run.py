@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..benchmarks.spaces.base import Architecture, InvalidArchitecture
-from .core import STATUSES, Budget, Proposal, Trial
+from .core import STATUSES, Budget, Proposal, Status, Trial
 from .registry import OptimizerSpec, load, optimizer_spec
 
 if TYPE_CHECKING:
-    from ..benchmarks.base import Benchmark
+    from ..benchmarks.base import Benchmark, Evaluation
     from ..optimizers.base import Optimizer
 
 MAX_EVALUATIONS = 5_000_000
@@ -189,7 +189,7 @@ def run(
     for_optimizer, for_benchmark = generators(seed, opened.id, spec.label, repetition)
     where = f"{spec.label} on {opened.id}, repetition {repetition}"
     try:
-        instance = spec.make(opened.space, for_optimizer)
+        instance = spec.make(opened.space, for_optimizer, fidelities=opened.fidelities)
     except (Exception, SystemExit) as error:
         raise RunError(f"{where}: the optimizer could not be made: {_raised(error, '')}") from error
     trials, finished_early = _loop(instance, opened, budget, for_benchmark, where)
@@ -204,6 +204,8 @@ def _loop(
 
     clock, ask, tell, query = time.perf_counter, optimizer.ask, optimizer.tell, benchmark.query
     check, charges = benchmark.space.check, optimizer.charges_evaluations
+    full = benchmark.fidelities[-1]
+    trainings = _Trainings(benchmark, rng)
     limit = math.inf if budget.seconds is None else budget.seconds
     most = MAX_EVALUATIONS if budget.evaluations is None else budget.evaluations
     archs: list[Architecture] = []
@@ -233,7 +235,11 @@ def _loop(
         try:
             if type(arch) is not tuple:
                 arch = check(arch)
-            value, seconds, trained, curve = query(arch, proposal.epochs, rng)
+            if proposal.epochs is None:
+                value, seconds, trained, curve = query(arch, None, rng)
+                price = seconds
+            else:
+                (value, seconds, trained, curve), price = trainings.query(arch, proposal.epochs, proposal.resume)
         except (ValueError, TypeError, IndexError) as error:
             raise RunError(
                 f"{where}: trial {len(values)} cannot be evaluated: {_explain(benchmark, proposal, error)}"
@@ -241,24 +247,25 @@ def _loop(
         except Exception as error:
             raise RunError(f"{where}: the benchmark raised {_raised(error, f' at trial {len(values)}')}") from error
         if not charges:
-            seconds = 0.0
-        if not seconds >= 0:
-            raise RunError(f"{where}: the benchmark says that trial {len(values)} took {seconds!r} seconds")
-        price = seconds if charges else asked - start
-        if spent + price > limit:
+            price = 0.0
+        if not price >= 0:
+            raise RunError(f"{where}: the benchmark says that trial {len(values)} took {price!r} seconds")
+        due = price if charges else asked - start
+        if spent + due > limit:
             cut_off = True
             break
-        spent += price
+        spent += due
         before = clock()
         if charges:  # else the trial was not paid for, and the search does not get to see its value
             try:
-                tell(Trial(arch, value, seconds, trained, curve, "complete" if value == value else "failed"))
+                status: Status = "failed" if value != value else "complete" if trained >= full else "stopped"
+                tell(Trial(arch, value, price, trained, curve, status))
             except (Exception, SystemExit) as error:
                 raise RunError(f"{where}: tell raised {_raised(error, f' at trial {len(values)}')}") from error
         own.append(asked - start + clock() - before)
         archs.append(arch)
         values.append(value)
-        costs.append(seconds)
+        costs.append(price)
         epochs.append(trained)
     else:
         if budget.evaluations is None:
@@ -268,23 +275,42 @@ def _loop(
     if not values:
         if cut_off:
             raise RunError(
-                f"{where}: the budget of {limit:g} s is too small for the first trial, which takes {price:.4g} s"
+                f"{where}: the budget of {limit:g} s is too small for the first trial, which takes {due:.4g} s"
             )
         raise RunError(f"{where}: the optimizer finished without a single proposal")
-    value_column = np.array(values, dtype=np.float64)
+    value_column, epochs_column = np.array(values, dtype=np.float64), np.array(epochs, dtype=np.int32)
+    statuses = np.where(epochs_column >= full, STATUSES.index("complete"), STATUSES.index("stopped"))
     return (
         Trials(
             arch=np.array(archs, dtype=np.int16),
             value=value_column,
             seconds=np.array(costs, dtype=np.float64),
-            epochs=np.array(epochs, dtype=np.int32),
-            status=np.where(np.isnan(value_column), STATUSES.index("failed"), STATUSES.index("complete")).astype(
-                np.int8
-            ),
+            epochs=epochs_column,
+            status=np.where(np.isnan(value_column), STATUSES.index("failed"), statuses).astype(np.int8),
             optimizer_seconds=np.array(own, dtype=np.float64),
         ),
         finished_early,
     )
+
+
+class _Trainings:
+    """The trainings of a run that named their epochs, so that one of them can go on where it stopped."""
+
+    def __init__(self, benchmark: Benchmark, rng: np.random.Generator) -> None:
+        self._query, self._resumable, self._rng = benchmark.query, benchmark.resumable, rng
+        self._latest: dict[Architecture, tuple[int, int, float]] = {}  # ticket, epochs, seconds
+
+    def query(self, arch: Architecture, epochs: int, resume: bool) -> tuple[Evaluation, float]:
+        """The answer, and what it costs beyond what was paid before."""
+        before = self._latest.get(arch) if resume and self._resumable else None
+        if before is not None and not before[1] < epochs:
+            before = None
+        # One number stands for the training run, so that going on meets the same run of the table.
+        ticket = int(self._rng.integers(1 << 62)) if before is None else before[0]
+        answer = self._query(arch, epochs, np.random.Generator(np.random.PCG64(ticket)))
+        _, seconds, trained, _ = answer
+        self._latest[arch] = (ticket, trained, seconds)
+        return answer, seconds if before is None else max(0.0, seconds - before[2])
 
 
 def _raised(error: BaseException, when: str) -> str:

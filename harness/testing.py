@@ -90,7 +90,7 @@ def _play(
     from ..optimizers.base import SearchFinished
 
     space = space or NASBench201Space()
-    optimizer = spec.make(space, np.random.default_rng(seed))
+    optimizer = spec.make(space, np.random.default_rng(seed), fidelities=range(1, 7))
     proposals: list[Proposal] = []
     for i in range(trials):
         between()
@@ -107,7 +107,16 @@ def _play(
         epochs = proposal.epochs or 6
         curve = np.full(epochs, answer, dtype=np.float32)
         curve.flags.writeable = False
-        optimizer.tell(Trial(proposal.arch, answer, 1.0, epochs, curve, "failed" if math.isnan(answer) else "complete"))
+        optimizer.tell(
+            Trial(
+                proposal.arch,
+                answer,
+                1.0,
+                epochs,
+                curve,
+                "failed" if math.isnan(answer) else "complete" if epochs == 6 else "stopped",
+            )
+        )
     return proposals
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,15 +23,7 @@ def read_gin(path: Path, config: Mapping[str, Any]) -> GIN:
         FormatError: see `build_gin`, or the file is damaged.
         OSError: the file cannot be read.
     """
-    try:
-        state = load_state_dict(path)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
-        if (
-            isinstance(error, OSError) and error.errno != errno.EINVAL
-        ):  # that is an archive that points before its start
-            raise
-        raise FormatError(f"{path} is a damaged archive: {error}") from error
-    return build_gin(state, config, str(path))
+    return build_gin(load_state_dict(path), config, str(path))
 
 
 def build_gin(state: Mapping[str, npt.NDArray[Any]], config: Mapping[str, Any], where: str) -> GIN:

@@ -14,6 +14,7 @@ allocate a memo of any size, so it is for files that a checksum vouches for.
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import pickle
 import struct
@@ -529,8 +530,9 @@ def restricted_loads(
 def guarded(load: Callable[[], Any], where: str) -> Any:
     """Run `load`, turning whatever damage raises into a FormatError that names the file.
 
-    An error of the operating system stays what it is. Everything else that reading can raise is the file's doing: its
-    bytes choose which instruction meets which object.
+    An error of the operating system stays what it is, but for EINVAL, by which it answers an archive that points before its
+    own start. Everything else that reading can raise is the file's doing: its bytes choose which instruction meets which
+    object.
     """
     try:
         return load()
@@ -539,6 +541,6 @@ def guarded(load: Callable[[], Any], where: str) -> Any:
             raise
         raise FormatError(f"{where}: {error}") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
         raise FormatError(f"{where} is damaged or cut off: {type(error).__name__}: {str(error)[:300]}") from error

@@ -143,11 +143,12 @@ def graph_from_matrix(matrix: npt.ArrayLike, operations: Sequence[str]) -> Graph
         raise ValueError("length of ops must match matrix dimensions")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"matrix must consist of numbers, not of {array.dtype}")
-    if np.tril(array).any():
+    rows = array.tolist()  # of at most a few dozen entries: plain loops are several times faster
+    if any(any(row[: x + 1]) for x, row in enumerate(rows)):
         raise ValueError("matrix must be upper triangular")
-    strange = array[(array != 0) & (array != 1)]
-    if strange.size:
-        raise ValueError(f"matrix must consist of zeros and ones: it has an entry {strange[0]}")
+    for entry in itertools.chain.from_iterable(rows):
+        if entry not in (0, 1):
+            raise ValueError(f"matrix must consist of zeros and ones: it has an entry {entry}")
     if vertices < 2:
         raise ValueError(f"matrix must have at least an input and an output: it has {vertices} vertices")
     if operations[0] != INPUT or operations[-1] != OUTPUT:
@@ -155,7 +156,7 @@ def graph_from_matrix(matrix: npt.ArrayLike, operations: Sequence[str]) -> Graph
     for operation in operations[1:-1]:
         if operation not in OPERATIONS:
             raise ValueError(f"unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
-    edges = sum(1 << int(x) + _first_bit(int(y)) for x, y in np.argwhere(array))
+    edges = sum(1 << x + _first_bit(y) for x, row in enumerate(rows) for y in range(x + 1, vertices) if row[y])
     return Graph(vertices, edges, tuple(OPERATIONS.index(operation) for operation in operations[1:-1]))
 
 
@@ -192,13 +193,14 @@ def module_hash(graph: Graph) -> str:
     return _md5(str(sorted(hashes)))
 
 
+@lru_cache(maxsize=1 << 16)
 def canonical_graph(graph: Graph) -> Graph:
     """The representative of the isomorphism class of a pruned cell: exact, it does not depend on the hash.
 
     It is the order of the vertices that makes the list of (incoming edges as a bit mask, label) smallest. The list grows by
     one vertex at a time, and all orders that tie for the smallest so far are followed.
     """
-    vertices, edges, labels = graph
+    vertices, edges, labels = int(graph.vertices), int(graph.edges), tuple(map(int, graph.labels))
     sources, targets = wiring(vertices, edges)
     # Twins, with the same neighbours and label, can trade places freely: follow only the orders that leave them in order.
     twins: dict[object, int] = {}
@@ -312,6 +314,28 @@ def _prune_to_limits(graph: Graph) -> Graph:
     return pruned
 
 
+@lru_cache(maxsize=1 << 14)
+def _edge_choices(vertices: int, edges: int) -> Architecture:
+    """The 21 edge choices of a matrix of at most 7 vertices: the output moves to vertex 6, all others stay."""
+    vertices, edges = int(vertices), int(edges)  # NumPy's would be equal, and stay in the cache
+    into_output = _first_bit(vertices - 1)
+    edges = edges & (1 << into_output) - 1 | edges >> into_output << _first_bit(MAX_VERTICES - 1)
+    return tuple(edges >> x + _first_bit(y) & 1 for x, y in _PAIRS)
+
+
+def _vector(graph: Graph) -> Architecture:
+    """The choices of a cell of at most 7 vertices: 0 for those that it does not need."""
+    return (*_edge_choices(graph.vertices, graph.edges), *graph.labels, *(0,) * (MAX_VERTICES - graph.vertices))
+
+
+@lru_cache(maxsize=1 << 16)
+def _pruned(bits: int) -> Graph:
+    """The pruned cell of valid bits. Each of its labels is where in an architecture's labels the real one is."""
+    pruned = prune(Graph(MAX_VERTICES, _edges(bits), tuple(range(MAX_VERTICES - 2))))
+    assert pruned is not None
+    return pruned
+
+
 class _Vectors(SearchSpace):
     """The choice vectors without the constraint."""
 
@@ -343,6 +367,8 @@ class NASBench101Space(_Vectors):
             return False
 
     def check(self, arch: object) -> Architecture:
+        if type(arch) is tuple and set(map(type, arch)) == {int} and self.is_valid(arch):
+            return arch
         plain = _VECTORS.check(arch)
         if not self.is_valid(plain):
             _prune_to_limits(Graph(MAX_VERTICES, _edges(_bits(plain)), plain[21:]))  # says why
@@ -364,9 +390,9 @@ class NASBench101Space(_Vectors):
         arch = tuple(arch)
         if not self.is_valid(arch):
             arch = self.check(arch)
-        graph = prune(Graph(MAX_VERTICES, _edges(_bits(arch)), _KNOWN_LABELS[arch[21:]]))
-        assert graph is not None
-        return graph
+        labels = _KNOWN_LABELS[arch[21:]]
+        vertices, edges, kept = _pruned(_bits(arch))
+        return Graph(vertices, edges, tuple([labels[place] for place in kept]))
 
     def hash(self, arch: Architecture) -> str:
         """The official hash of the cell, which is its name in the dataset."""
@@ -387,15 +413,14 @@ class NASBench101Space(_Vectors):
             raise InvalidArchitecture(f"a cell of {self.name} has 2 to {MAX_VERTICES} vertices, not {vertices}")
         if not 0 <= edges < 1 << _first_bit(vertices) or len(labels) != vertices - 2:
             raise InvalidArchitecture(f"{graph} is no cell: its edges or labels do not fit its vertices")
-        _prune_to_limits(graph)
-        into_output = _first_bit(vertices - 1)
-        edges = edges & (1 << into_output) - 1 | edges >> into_output << _first_bit(MAX_VERTICES - 1)
-        choices = (edges >> x + _first_bit(y) & 1 for x, y in _PAIRS)
-        return self.check((*choices, *labels, *(0,) * (MAX_VERTICES - vertices)))
+        arch = _vector(graph)
+        if not self.is_valid(arch):
+            _prune_to_limits(graph)  # says why
+        return self.check(arch)
 
     def canonical(self, arch: Architecture) -> Architecture:
         """The same value for all architectures of one class, by exact isomorphism of the pruned cells."""
-        return self.from_graph(canonical_graph(self.graph(arch)))
+        return _vector(canonical_graph(self.graph(arch)))
 
     def to_string(self, arch: Architecture) -> str:
         """The pruned cell in the two spellings of the dataset's records, joined by ':'.
@@ -418,7 +443,7 @@ class NASBench101Space(_Vectors):
                 " matrix, a colon, and V operations joined by commas"
             )
         try:
-            matrix = np.array(list(adjacency), dtype=np.int8).reshape(len(operations), -1)
+            matrix = np.frombuffer(adjacency.encode(), dtype=np.uint8).reshape(len(operations), -1) - ord("0")
             return self.from_graph(graph_from_matrix(matrix, operations))
         except InvalidArchitecture:
             raise

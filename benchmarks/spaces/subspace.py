@@ -17,8 +17,9 @@ class Subspace(SearchSpace):
     """The members of a list, with the neighbourhoods of the full space.
 
     Where the full space has `canonical_identity = True`, its architectures are the same if their `canonical` is, and a member
-    stands for its whole class: every vector of the class is valid, `sample` and iteration give the canonical one, and `size`
-    counts classes.
+    stands for its whole class: every vector of the class is valid, `sample` and iteration give the canonical one, `size`
+    counts classes, and neighbours and mutations are of another class: where few classes are members, most of the full
+    space's neighbours that are valid would be the architecture itself.
 
     Everything else (strings, indices, classes, ...) is the full space's; what these methods return need not be a member.
 
@@ -55,6 +56,14 @@ class Subspace(SearchSpace):
     def size(self) -> int:
         return len(self._members)
 
+    @property
+    def caution(self) -> str:
+        """What a report on these architectures alone has to say."""
+        return (
+            f"The table holds {self.size:,} architectures of {self.name} and not all: the search was confined to them, and"
+            " regret is the distance to the best of them."
+        )
+
     def __iter__(self) -> Iterator[Architecture]:
         """The members in lexicographic order."""
         return iter(self._members)
@@ -62,9 +71,11 @@ class Subspace(SearchSpace):
     def is_valid(self, arch: Architecture) -> bool:
         """Tell whether `arch` is a member."""
         arch = tuple(arch)
-        if self._by_class:
-            return self.full.is_valid(arch) and self.full.canonical(arch) in self._known
-        return arch in self._known
+        return (not self._by_class or self.full.is_valid(arch)) and self._member(arch) in self._known
+
+    def _member(self, arch: Architecture) -> Architecture:
+        """What `arch`, an architecture of the full space, is called if it is a member."""
+        return self.full.canonical(arch) if self._by_class else tuple(arch)
 
     def check(self, arch: object) -> Architecture:
         plain = self.full.check(arch)
@@ -80,7 +91,8 @@ class Subspace(SearchSpace):
 
     def neighbours(self, arch: Architecture) -> list[Architecture]:
         """The members among the neighbours that `arch` has in the full space, in its order."""
-        return [other for other in self.full.neighbours(arch) if self.is_valid(other)]
+        here, known = self._member(arch), self._known
+        return [other for other in self.full.neighbours(arch) if (m := self._member(other)) in known and m != here]
 
     def mutate(self, arch: Architecture, rng: np.random.Generator) -> Architecture:
         """Return a random neighbour that is a member, or where there is none the next best.
@@ -93,19 +105,20 @@ class Subspace(SearchSpace):
         Raises:
             InvalidArchitecture: there is no other member.
         """
+        here, known = self._member(arch), self._known
         for _ in range(_TRIES):
-            if self.is_valid(other := self.full.mutate(arch, rng)):
+            other = self.full.mutate(arch, rng)
+            if (member := self._member(other)) in known and member != here:
                 return other
         if neighbours := self.neighbours(arch):
             return neighbours[int(rng.random() * len(neighbours))]
-        here = self.canonical(arch) if self._by_class else tuple(arch)
-        others = len(self._members) - (here in self._known)
+        others = len(self._members) - (here in known)
         if not others:
             raise InvalidArchitecture(f"{arch} is the only architecture of {self.name} in this table")
         walker = tuple(arch)
         for _ in range(_STEPS):
             walker = self.full.mutate(walker, rng)
-            if (self.canonical(walker) if self._by_class else walker) != here and self.is_valid(walker):
+            if (member := self._member(walker)) in known and member != here:
                 return walker
         place = int(rng.random() * others)
         return next(m for i, m in enumerate(m for m in self._members if m != here) if i == place)

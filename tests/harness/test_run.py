@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nasharness import Budget, Optimizer, Proposal, RunError, SearchFinished, run
+from nasharness.harness.core import STATUSES
+from nasharness.harness.registry import OptimizerSpec
 from nasharness.harness.run import Run, Trials, generators
 
 
@@ -79,8 +81,72 @@ def test_partial_epochs_cost_less(tiny_benchmark):
     """A proposal that names its epochs gets the accuracy after them and pays for them only."""
     result = run(proposing(lambda self: Proposal((1, 1, 1), 2)), tiny_benchmark, Budget(evaluations=1), seed=2)
     _, rng = generators(2, tiny_benchmark.id, "Proposing", 0)
-    expected = tiny_benchmark.query((1, 1, 1), 2, rng)
+    ticket = np.random.default_rng(int(rng.integers(1 << 62)))
+    expected = tiny_benchmark.query((1, 1, 1), 2, ticket)
     assert (result.trials.value[0], result.trials.seconds[0], result.trials.epochs[0]) == expected[:3]
+    assert result.trials.status.tolist() == [STATUSES.index("stopped")]
+
+
+class _Ladder(Optimizer):
+    """One architecture, again and again, for the epochs of a list; `resume` from the second proposal on."""
+
+    epochs, resume = (1, 2, 4), True
+
+    def ask(self):
+        i = getattr(self, "i", 0)
+        self.i = i + 1
+        if i == len(self.epochs):
+            raise SearchFinished
+        return Proposal((1, 1, 1), self.epochs[i], resume=self.resume and i > 0)
+
+    def tell(self, trial):
+        self.told = [*getattr(self, "told", []), trial]
+
+
+def test_a_resumed_training_costs_the_difference(tiny_benchmark):
+    """Going on meets the same training run of the table, and in all costs what that run costs."""
+    for seed in range(6):
+        trials = run(_Ladder, tiny_benchmark, Budget(evaluations=9), seed=seed).trials
+        runs = [tiny_benchmark.curve((1, 1, 1), s) for s in range(3)]
+        whole = [r for r in runs if r.val_accuracy[3] == np.float32(trials.value[2])]
+        assert trials.value.tolist() == [float(x) for x in whole[0].val_accuracy[[0, 1, 3]]]
+        assert trials.seconds.sum() == pytest.approx(float(whole[0].seconds[3]), rel=1e-6)
+        assert trials.seconds[1] == pytest.approx(float(whole[0].seconds[1] - whole[0].seconds[0]), rel=1e-5)
+        assert trials.epochs.tolist() == [1, 2, 4]
+        assert [STATUSES[s] for s in trials.status] == ["stopped", "stopped", "complete"]
+
+
+def test_without_resuming_every_training_starts_anew(tiny_benchmark):
+    """Asked not to resume, asked for fewer epochs than before, or on schedules of different lengths: the full price."""
+
+    class Restart(_Ladder):
+        resume = False
+
+    class Shorter(_Ladder):
+        epochs = (4, 2)
+
+    prices = {e: {float(tiny_benchmark.curve((1, 1, 1), s).seconds[e - 1]) for s in range(3)} for e in (1, 2, 4)}
+    for optimizer in (Restart, Shorter):
+        trials = run(optimizer, tiny_benchmark, Budget(evaluations=9)).trials
+        for epochs, seconds in zip(trials.epochs, trials.seconds, strict=True):
+            assert seconds in prices[int(epochs)]
+    tiny_benchmark.resumable = False
+    trials = run(_Ladder, tiny_benchmark, Budget(evaluations=9)).trials
+    assert trials.seconds[2] in prices[4]
+
+
+def test_the_harness_tells_a_strategy_the_fidelities(tiny_benchmark):
+    """A strategy that takes `fidelities` gets those of the benchmark, unless the user gives others."""
+    seen = []
+
+    class Curious(_Ladder):
+        def __init__(self, space, rng, *, fidelities=(1,)):
+            super().__init__(space, rng)
+            seen.append(tuple(fidelities))
+
+    run(Curious, tiny_benchmark, Budget(evaluations=1))
+    run(OptimizerSpec("c", Curious, {"fidelities": (2, 4)}), tiny_benchmark, Budget(evaluations=1))
+    assert seen == [(1, 2, 3, 4), (2, 4)]
 
 
 def test_supernet_methods_pay_their_own_seconds(tiny_benchmark):
