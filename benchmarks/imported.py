@@ -294,13 +294,21 @@ def _read(table: Path) -> pd.DataFrame:
 
     try:
         if table.suffix == ".csv":
-            return pd.read_csv(table)
+            frame = pd.read_csv(table)
+            header = pd.read_csv(table, header=None, nrows=1, dtype=str).iloc[0]
+            if twice := sorted(header[header.duplicated()].dropna()):  # pandas would call the second "NAME.1"
+                raise ImportTableError(f"{table} has two columns named {twice[0]!r}: rename or remove one")
+            if len(header) == 1 and (found := set(";\t|") & set(str(header[0]))):
+                raise ImportTableError(f"{table} has its columns separated by {found.pop()!r}: separate them by commas")
+            return frame
         if table.suffix == ".parquet":
             return pd.read_parquet(table)
     except ImportError as error:
         raise ImportTableError(
             f"reading {table} needs pyarrow: pip install 'nasharness[parquet]' (or save the table as CSV)"
         ) from error
+    except ImportTableError:
+        raise
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.strerror:
             raise
@@ -319,6 +327,11 @@ def _renamed(
             raise ImportTableError(
                 f"{table} has no column {theirs!r} (given for {ours})"
                 + (f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(frame.columns)}")
+            )
+    for ours, theirs in columns.items():
+        if other := next((o for o, t in columns.items() if t == theirs and o != ours), None):
+            raise ImportTableError(
+                f"column {theirs!r} of {table} is given for both {ours} and {other}: it can only be one"
             )
     ignored = [c for c in frame.columns if c in columns and columns[c] != c and c not in columns.values()]
     used = set(columns.values())

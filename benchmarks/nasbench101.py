@@ -8,7 +8,8 @@ Protocol
     has, 4, 12, 36 or 108 epochs; these are separate runs with their own learning rate schedules, so a short one is not the
     beginning of a long one. A report uses the mean test accuracy over the runs of 108 epochs. The best mean test accuracy is
     0.943175752957662, the best mean validation accuracy 0.9505542318026224; since a search sees single runs, its validation
-    regret can be negative. A few runs diverged to an accuracy of about 0.1: they belong to the benchmark.
+    regret can be negative. A few runs diverged to an accuracy of about 0.1: they belong to the benchmark. A file that
+    lacks some of the modules is searched within those that it has.
 
 Version history
     v1  `nasbench_full.tfrecord` or `nasbench_only108.tfrecord` as published in 2019.
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .base import Benchmark, Curve, Evaluation, Evaluations, Final, Info
+from .base import Benchmark, Curve, Evaluation, Evaluations, Final, Info, best_of
 from .columns import Columns, TableError, open_columns
 from .spaces.base import Architecture, InvalidArchitecture, SearchSpace
 from .spaces.nasbench101 import NUM_CLASSES, Graph, NASBench101Space
@@ -105,8 +106,10 @@ class NASBench101Table:
     def rows(self, archs: Sequence[Architecture] | npt.NDArray[np.integer]) -> npt.NDArray[np.intp]:
         """`row` of many architectures `(n, 26)`, intp `(n,)`."""
         if isinstance(archs, np.ndarray):
-            if archs.dtype.kind not in "iu" and archs.size:
-                raise InvalidArchitecture(f"architectures of {self.space.name} are ints, not {archs.dtype}")
+            if archs.size and (archs.dtype.kind not in "iu" or archs.ndim != 2):
+                raise InvalidArchitecture(
+                    f"architectures of {self.space.name} are ints, not {archs.dtype}, and of shape (n, 26), not {archs.shape}"
+                )
             archs = [tuple(arch) for arch in archs.tolist()]
         return np.array([self.row(arch) for arch in archs], dtype=np.intp)
 
@@ -118,8 +121,10 @@ class NASBench101Table:
         """
         try:
             wanted = bytes.fromhex(module_hash)
-        except ValueError:
+        except (ValueError, TypeError):
             raise KeyError(module_hash) from None
+        if wanted.hex() != module_hash:  # capital letters or spaces
+            raise KeyError(module_hash)
         prefixes, order = self._index
         if len(wanted) == 16:
             at = int(np.searchsorted(prefixes, np.uint64(int.from_bytes(wanted[:8], "big"))))
@@ -140,6 +145,17 @@ class NASBench101Table:
         labels = self.columns["labels"][row, : vertices - 2].tolist()
         return Graph(vertices, int(self.columns["edges"][row]), tuple(labels))
 
+    def architectures(self) -> list[Architecture]:
+        """The canonical architecture of every row; some 20 microseconds each.
+
+        Raises:
+            TableError: a row's cell is not in the space.
+        """
+        try:
+            return [self.space.canonical(self.space.from_graph(self.graph(row))) for row in range(len(self))]
+        except InvalidArchitecture as error:
+            raise TableError(f"{self.columns.path} holds a cell that is not one of NAS-Bench-101: {error}") from error
+
     def metrics(self, arch: Architecture, *, epochs: int = 108, repeat: int = 0, halfway: bool = False) -> Metrics:
         """The official numbers, exactly.
 
@@ -154,9 +170,13 @@ class NASBench101Table:
             ValueError: there is no run of this length, or no such repeat.
         """
         row, position = self.row(arch), self.position(epochs)
-        if isinstance(repeat, bool) or not isinstance(repeat, int | np.integer) or not 0 <= repeat < self.repeats:
-            raise ValueError(f"NAS-Bench-101 has the repeats 0..{self.repeats - 1}, not {repeat!r}")
+        self.check_repeat(repeat)
         return Metrics(*self._metrics[row, position, repeat, _HALFWAY if halfway else _FINAL].tolist())
+
+    def check_repeat(self, repeat: int) -> None:
+        """Raise a ValueError if there is no such repeat."""
+        if isinstance(repeat, bool) or not isinstance(repeat, int | np.integer) or not 0 <= repeat < self.repeats:
+            raise ValueError(f"this NAS-Bench-101 file has the training runs 0..{self.repeats - 1}, not {repeat!r}")
 
     def position(self, epochs: int) -> int:
         """Where `epochs` stands in the file's run lengths.
@@ -192,6 +212,7 @@ class NASBench101(Benchmark):
 
     Attributes:
         table: the official numbers.
+        space: all of NAS-Bench-101, or the modules of a file that lacks some.
         epochs: lengths that a query can ask for.
         repeats: runs of each length.
     """
@@ -207,8 +228,7 @@ class NASBench101(Benchmark):
         self.max_epochs = self.epochs[-1]
         caution = ""
         if len(table) < NUM_CLASSES:  # sampling, mutation and neighbours stay within what the file has
-            cells = (table.space.from_graph(table.graph(row)) for row in range(len(table)))
-            self.space = Subspace(table.space, map(table.space.canonical, cells), checked=True)
+            self.space = Subspace(table.space, table.architectures(), checked=True)
             caution = self.space.caution
         self.info = Info(
             id=id,
@@ -218,7 +238,7 @@ class NASBench101(Benchmark):
             version_history="v1: the official file of 2019",
             caution=caution,
             details={
-                "path": str(columns.path),
+                "path": str(columns.path.resolve()),
                 "modules": len(table),
                 "epochs": list(self.epochs),
                 "repeats": self.repeats,
@@ -297,8 +317,8 @@ class NASBench101(Benchmark):
         Raises:
             ValueError: `seed`, the number of the repeat, is not in 0..repeats-1.
         """
-        if seed is not None and not 0 <= seed < self.repeats:
-            raise ValueError(f"{self.id} has the training runs 0..{self.repeats - 1}, not {seed!r}")
+        if seed is not None:
+            self.table.check_repeat(seed)
         runs = self._metrics[self.table.row(self.table.space.check(arch)), -1]
         points = runs.mean(axis=0, dtype=np.float64) if seed is None else runs[seed]
         curves = np.full((5, self.max_epochs), np.nan, dtype=np.float32)
@@ -308,8 +328,7 @@ class NASBench101(Benchmark):
 
     @functools.cached_property
     def _optimum(self) -> Final:
-        finals = self._finals(slice(None))
-        return Final(*(float(f.max()) for f in finals[:2]), *(float(f.min()) for f in finals[2:]))
+        return best_of(self._finals(slice(None)))
 
     @property
     def optimum(self) -> Final:
@@ -321,7 +340,8 @@ class NASBench101(Benchmark):
         return NASBench101Network(self.table.space.check(arch))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open_nasbench101, (self.table.columns.path, self.id)  # another process maps the file itself
+        state = {"info": self.info, "metrics": self.metrics, "_attached": self._attached}
+        return open_nasbench101, (self.table.columns.path, self.id), state  # another process maps the file itself
 
 
 def open_nasbench101(path: Path, id: str = "nasbench101-v1") -> NASBench101:

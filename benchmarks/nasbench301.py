@@ -162,7 +162,7 @@ class NASBench301(Benchmark):
         self.max_epochs = MAX_EPOCHS
         self.accuracy = load_surrogate(columns, _COLUMNS_OF[model])
         self.runtime = load_surrogate(columns, RUNTIME_MODEL)
-        self._opened = (columns.path, model, id)
+        self._opened = (columns.path, model)
         version = columns.metadata.get("version", "")
         self.info = Info(
             id=self.id,
@@ -173,7 +173,7 @@ class NASBench301(Benchmark):
             caution=f"{self.id} is a surrogate: its accuracies are predictions of models fitted to some 50,000 trained"
             " networks. There is no test accuracy, and the optimum is unknown.",
             details={
-                "path": str(columns.path),
+                "path": f"{columns.path.resolve()}(model={model!r})",  # by which worker processes load the same
                 "model": model,
                 "version": version,
                 "members": len(self.accuracy.members),
@@ -187,6 +187,8 @@ class NASBench301(Benchmark):
 
     def predict(self, archs: Architectures) -> Prediction:
         """What the models say of architectures `(n, 22)`, without any noise.
+
+        Of graph networks the last bits depend on how many architectures are asked about at once, and on the machine.
 
         Raises:
             InvalidArchitecture: one of them is not in the space.
@@ -274,7 +276,12 @@ class NASBench301(Benchmark):
         return DARTSNetwork(self.space.check(arch), channels=32, layers=8, auxiliary=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _open, self._opened  # another process maps the file itself
+        # Another process maps the file itself.
+        return (
+            _open,
+            (*self._opened, self.id),
+            {"info": self.info, "metrics": self.metrics, "_attached": self._attached},
+        )
 
 
 def open_nasbench301(path: Path, *, model: Model = "xgb", id: str | None = None) -> NASBench301:
@@ -287,5 +294,5 @@ def open_nasbench301(path: Path, *, model: Model = "xgb", id: str | None = None)
     return NASBench301(open_columns(path, kind="nasbench301"), model=model, id=id)
 
 
-def _open(path: Path, model: Model, id: str | None) -> NASBench301:
+def _open(path: Path, model: Model, id: str) -> NASBench301:
     return open_nasbench301(path, model=model, id=id)

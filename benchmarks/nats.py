@@ -396,6 +396,7 @@ class NATSBenchmark(Benchmark):
         self._first_row, self._count = by_rank[:, 0].astype(np.int64), by_rank[:, 1].astype(np.float64)
         # By architecture, first row and number of trials: one look-up is much faster than indexing arrays.
         every = itertools.product(*map(range, self.space.cardinalities))
+        self._gathered: dict[int, tuple[Floats, Floats]] = {}
         self._trials: dict[Architecture, tuple[int, int]] = dict(zip(every, map(tuple, by_rank.tolist()), strict=True))
 
     @functools.cached_property
@@ -473,11 +474,13 @@ class NATSBenchmark(Benchmark):
         text = self.table.space.to_string(arch)
         return InvalidArchitecture(f"{self.table.columns.path} has no trial of {text} in {self._group.name}")
 
-    @functools.lru_cache(maxsize=16)  # noqa: B019  a benchmark lives as long as the process
     def _by_epoch(self, epochs: int) -> tuple[Floats, Floats]:
         """Columns of `_columns`, contiguous, for fast gathering."""
-        accuracy, seconds = self._columns
-        return np.ascontiguousarray(accuracy[:, epochs - 1]), np.ascontiguousarray(seconds[:, epochs - 1])
+        if epochs not in self._gathered:
+            accuracy, seconds = self._columns
+            last = epochs - 1
+            self._gathered[epochs] = np.ascontiguousarray(accuracy[:, last]), np.ascontiguousarray(seconds[:, last])
+        return self._gathered[epochs]
 
     @functools.cached_property
     def _finals(self) -> Final:
@@ -540,6 +543,13 @@ class NATSBenchmark(Benchmark):
         accuracy, seconds = self._columns
         fields = (train.loss[chosen], train.accuracy[chosen] / 100, val_loss, accuracy[chosen], seconds[chosen])
         return Curve(*(np.mean(field, axis=0).astype(np.float32) for field in fields))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {"info": self.info, "metrics": self.metrics, "_attached": self._attached}
+        again = functools.partial(
+            open_nats, id=self.id, schedule=self.schedule, interpolation=self.interpolation
+        )  # another process maps the file itself
+        return again, (self.table.columns.path, self.dataset), state
 
     def network(self, arch: Architecture) -> nn.Module:
         if isinstance(self.table.space, NASBench201Space):

@@ -48,7 +48,7 @@ def nasbench301(model: Literal["xgb", "gin"] = "xgb") -> NASBench301:
     """`nasbench301-v1`: see `benchmarks/nasbench301.py`."""
     from .nasbench301 import open_nasbench301
 
-    return open_nasbench301(find("nasbench301"), model=model)
+    return open_nasbench301(find("nasbench301"), model=model, id="nasbench301-v1")  # `load` adds the model
 
 
 def open_file(path: Path, **parameters: Any) -> Benchmark:
@@ -90,5 +90,6 @@ def open_file(path: Path, **parameters: Any) -> Benchmark:
     if kind == "nasbench301":
         from .nasbench301 import open_nasbench301
 
-        return open_nasbench301(path, **parameters)
-    raise TableError(f"{path} holds a table of kind {kind!r}, which is no benchmark")
+        return open_nasbench301(path, id="nasbench301-v1", **parameters)
+    hint = f": attach it to one with (metrics={path.stem!r})" if kind == "imported-metrics" else ""
+    raise TableError(f"{path} holds a table of kind {kind!r}, which is no benchmark{hint}")

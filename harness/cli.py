@@ -36,6 +36,12 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        help="Report the trade-off of accuracy with this metric: flops, params, ... (default: the optimizers')"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
@@ -158,23 +164,32 @@ def list_command(
     as_json: Json = False,
 ) -> None:
     """List what is installed."""
-    from .registry import GROUPS, RegistryError, entry_points
+    from .registry import GROUPS, RegistryError, describe, entry_points
 
     if group is not None and group not in GROUPS:
         raise RegistryError(f"unknown group {group!r}: choose from {', '.join(GROUPS)}")
-    found = {g: {name: point.value for name, point in entry_points(g).items()} for g in GROUPS if group in (None, g)}
-    if "benchmarks" in found:
+    points = {g: entry_points(g) for g in GROUPS if group in (None, g)}
+    imported: dict[str, str] = {}
+    if "benchmarks" in points:
         from ..benchmarks.catalogue import CATALOGUE
         from ..benchmarks.library import installed
 
-        found["benchmarks"] |= {name: str(path) for name, path in installed().items() if name not in CATALOGUE}
+        imported = {name: str(path) for name, path in installed().items() if name not in CATALOGUE}
     if as_json:
+        found = {g: {name: point.value for name, point in known.items()} for g, known in points.items()}
+        found |= {"benchmarks": found["benchmarks"] | imported} if imported else {}
         typer.echo(json.dumps(found, indent=2))
         return
-    for name, entries in found.items():
-        typer.echo(f"{name}:" + ("" if entries else " none installed"))
-        for entry, target in entries.items():
-            typer.echo(f"  {entry:<28} {target}")
+    for name, known in points.items():
+        typer.echo(f"{name}:" + ("" if known or imported else " none installed"))
+        for entry, point in known.items():
+            title, citation = ("", "") if name == "benchmarks" else describe(point)
+            typer.echo(f"  {entry:<31} {title or point.value}")
+            if citation:
+                typer.echo(f"  {'':<31} {citation}")
+        if name == "benchmarks":
+            for entry, path in imported.items():
+                typer.echo(f"  {entry:<31} {path}")
 
 
 @app.command()
@@ -197,6 +212,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder of results and report. (default: nasharness-results/NAME)")
     ] = None,
+    objective: Objective = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -217,12 +233,15 @@ def compare(
         "seed": seed,
         "jobs": jobs,
         "out": str(out) if out else None,
+        "objective": objective,
     }
     settings.update({key: value for key, value in given.items() if value is not None})
     folder = Path(settings["out"] or _default_folder(settings))
     wanted_jobs = settings["jobs"]
     if wanted_jobs is None:  # a worker takes about a second to start, and twenty runs rarely take longer
         wanted_jobs = min(os.cpu_count() or 1, max(1, len(settings["optimizers"]) * settings["repetitions"] // 20))
+    if settings["objective"] is not None:
+        _check_objective(settings["objective"], settings["benchmark"])
     failure: StudyError | None = None
     try:
         with _progress(f"{settings['benchmark']}", quiet or as_json) as update:
@@ -241,7 +260,7 @@ def compare(
     except StudyError as error:
         failure, finished = error, error.study
     if finished.runs:  # the page is about all that the folder holds, also from earlier calls
-        _report(Study.open(folder), folder, quiet, as_json)
+        _report(Study.open(folder), folder, settings["objective"], quiet, as_json)
     if failure is not None:
         _fail(str(failure), 1)
 
@@ -254,6 +273,7 @@ _DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "jobs": None,
     "out": None,
+    "objective": None,
 }
 
 
@@ -282,6 +302,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if isinstance(settings.get("optimizers"), str):
         settings["optimizers"] = split_ids(settings["optimizers"])
     return settings
+
+
+def _check_objective(objective: str, benchmark: str) -> None:
+    """Find out before the runs, and not in the report after them."""
+    from .registry import load
+
+    known = load(benchmark).metrics
+    if objective not in known:
+        raise ValueError(f"{benchmark} has no metric {objective!r}; it has {', '.join(known) or 'none'}")
 
 
 def _default_folder(settings: dict[str, Any]) -> Path:
@@ -313,9 +342,9 @@ def _interrupted(folder: Path) -> NoReturn:
     )
 
 
-def _report(study: Study, folder: Path, quiet: bool, as_json: bool) -> None:
+def _report(study: Study, folder: Path, objective: str | None, quiet: bool, as_json: bool) -> None:
     with _status("writing the report", quiet or as_json):
-        page = study.report(folder)
+        page = study.report(folder, objective=objective)
     if as_json:
         import dataclasses
 
@@ -346,13 +375,14 @@ def _plain(value: Any) -> Any:
 def report(
     folder: Annotated[Path, typer.Argument(help="A folder that `nasharness compare` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Where to write the report. (default: the folder itself)")] = None,
+    objective: Objective = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Write the report of a study again."""
     from .study import Study
 
-    _report(Study.open(folder), out or folder, quiet, as_json)
+    _report(Study.open(folder), out or folder, objective, quiet, as_json)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -36,6 +37,30 @@ class Proposal(NamedTuple):
     resume: bool = False
 
 
+class Metrics(Mapping[str, float]):
+    """Quantities of an architecture by name, such as `{"flops": 7.8e6}`; read-only, and unlike `MappingProxyType` picklable."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, float]) -> None:
+        self._values = dict(values)
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Metrics({self._values!r})"
+
+
+NO_METRICS = Metrics({})
+
+
 class Trial(NamedTuple):
     """A proposal with its outcome.
 
@@ -46,6 +71,8 @@ class Trial(NamedTuple):
         epochs: epochs trained in all.
         curve: validation accuracy after each of these epochs, `(epochs,)`, read-only; empty where there is none.
         status: `complete`, `stopped` (trained for less than the full schedule) or `failed`.
+        metrics: what the optimizer asked for by its attribute `metrics`: costs of the network itself, such as FLOPs, in the
+            benchmark's unit; NaN where the benchmark does not know it. Empty for an optimizer that asked for none.
     """
 
     arch: Architecture
@@ -54,6 +81,7 @@ class Trial(NamedTuple):
     epochs: int
     curve: npt.NDArray[np.float32]
     status: Status = "complete"
+    metrics: Mapping[str, float] = NO_METRICS
 
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

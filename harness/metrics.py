@@ -327,3 +327,54 @@ def step_values(times: npt.ArrayLike, values: npt.ArrayLike, grid: npt.ArrayLike
         raise ValueError("times must not decrease")
     padded = np.concatenate(([np.nan], heights))
     return padded[np.searchsorted(steps, np.asarray(grid, dtype=np.float64), side="right")]
+
+
+def pareto_front(cost: npt.ArrayLike, accuracy: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """The points that no other dominates: none costs no more and is at least as accurate, and better in one of the two.
+
+    Args:
+        cost: `(n,)`, lower is better.
+        accuracy: `(n,)`, higher is better.
+
+    Returns:
+        Indices, by ascending cost (and so by ascending accuracy); of equal points the first. A point with a NaN is in no
+        front.
+
+    Raises:
+        ValueError: cost and accuracy differ in length or are not one-dimensional.
+    """
+    c, a = np.asarray(cost, dtype=np.float64), np.asarray(accuracy, dtype=np.float64)
+    if c.ndim != 1 or c.shape != a.shape:
+        raise ValueError(f"cost and accuracy must be one-dimensional and of one length, not {c.shape} and {a.shape}")
+    order = np.lexsort((-a, c))  # by cost, the most accurate of equal costs first; stable, so of equal points the first
+    order = order[~(np.isnan(c) | np.isnan(a))[order]]
+    best_before = np.concatenate(([-np.inf], np.maximum.accumulate(a[order])))[:-1]
+    return order[a[order] > best_before]
+
+
+def hypervolume(cost: npt.ArrayLike, accuracy: npt.ArrayLike, *, max_cost: float) -> float:
+    """The share of the rectangle [0, max_cost] x [0, 1] of cost and accuracy that the points dominate.
+
+    The hypervolume indicator of two objectives with the reference point (max_cost, accuracy 0), normalised (Zitzler and
+    Thiele, "Multiobjective evolutionary algorithms", IEEE Transactions on Evolutionary Computation 3(4), 1999). In plain
+    words: the best accuracy within a limit on the cost, averaged over all limits from 0 to `max_cost`; where no point is
+    within the limit it counts as 0.
+
+    Args:
+        cost: `(n,)`, from 0, in the unit of `max_cost`; points that cost more contribute nothing.
+        accuracy: `(n,)`, fractions in [0, 1].
+        max_cost: positive.
+
+    Returns:
+        In [0, 1], exact; 0 without points, those with a NaN left out; NaN where `max_cost` is NaN.
+
+    Raises:
+        ValueError: see `pareto_front`; a `max_cost` that is not positive.
+    """
+    if max_cost <= 0:
+        raise ValueError(f"max_cost must be positive, not {max_cost!r}")
+    front = pareto_front(cost, accuracy)
+    starts = np.clip(np.asarray(cost, dtype=np.float64)[front], 0, max_cost)
+    heights = np.clip(np.asarray(accuracy, dtype=np.float64)[front], 0, 1)
+    widths = np.diff(np.append(starts, max_cost))
+    return float((widths * heights).sum() / max_cost)

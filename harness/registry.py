@@ -24,6 +24,7 @@ import dataclasses
 import difflib
 import functools
 import importlib
+import importlib.util
 import inspect
 import re
 import sys
@@ -97,6 +98,23 @@ def _load_point(point: metadata.EntryPoint) -> Any:
         ) from error
 
 
+def describe(point: metadata.EntryPoint) -> tuple[str, str]:
+    """Title and citation of what is registered, without importing it: the first two paragraphs of its file's head.
+
+    Either is empty where there is none. (A strategy may need torch, which takes seconds to import.)
+    """
+    try:
+        spec = importlib.util.find_spec(point.module)
+        head = (
+            ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) if spec and spec.origin else ""
+        )
+    except (ImportError, OSError, SyntaxError, ValueError):
+        head = ""
+    paragraphs = [" ".join(paragraph.split()) for paragraph in (head or "").split("\n\n")]
+    title, second = [*paragraphs, "", ""][:2]
+    return title, second if re.search(r"\b(19|20)\d\d\b", second) else ""
+
+
 def _singular(group: Group) -> str:
     return {"proxies": "proxy"}.get(group, group[:-1])
 
@@ -131,6 +149,9 @@ def _import(name: str) -> Any:
 
 _SPEC = re.compile(r"(?P<target>[^@()\s]+)(?:@(?P<preset>\w+))?\s*(?:\((?P<parameters>.*)\))?", re.DOTALL)
 
+# A path may hold anything, so only what follows the suffix can be parameters.
+_FILE_SPEC = re.compile(r"(?P<target>.*?\.safetensors)(?P<preset>)\s*(?:\((?P<parameters>.*)\))?\s*", re.DOTALL)
+
 
 def load(name: str) -> Benchmark:
     """Open a benchmark: `load("digits201")`, `load("nasbench201/cifar10(schedule=200)")`.
@@ -146,24 +167,23 @@ def load(name: str) -> Benchmark:
     """
     from ..benchmarks.base import Benchmark
 
-    # A path may hold anything, so only what follows the suffix can be parameters.
-    path, suffix, rest = name.partition(".safetensors")
-    match = _SPEC.fullmatch(f"file{rest}" if suffix else name.strip())
+    match = _FILE_SPEC.fullmatch(name)
+    is_file = match is not None
+    match = match or _SPEC.fullmatch(name.strip())
     if match is None or match["preset"]:
         raise RegistryError(f"cannot read the benchmark {name!r}: write name or name(parameter=value)")
-    target = path + suffix if suffix else match["target"]
+    target = match["target"]
     parameters = _keywords(match["parameters"], target) if match["parameters"] else {}
     attached = parameters.pop("metrics", None)
-    if suffix:
+    if is_file:
         from ..benchmarks.opening import open_file
 
         opened: Any = functools.partial(open_file, Path(target))
     else:
         opened = _benchmark_factory(target)
-    if isinstance(opened, Benchmark) and not parameters:
-        opened = copy.copy(opened)  # what follows must not change the user's own
-    else:
-        opened = _call(opened, target, parameters)
+    # A ready object is copied: what follows must not change the user's own.
+    ready = isinstance(opened, Benchmark) and not parameters
+    opened = copy.copy(opened) if ready else _call(opened, target, parameters)
     if not isinstance(opened, Benchmark):
         raise RegistryError(f"{target!r} gave a {type(opened).__name__}, not a nasharness.Benchmark")
     if attached is not None:
@@ -177,7 +197,7 @@ def load(name: str) -> Benchmark:
     if parameters:  # another protocol is another benchmark: its runs must not be mixed with those of the plain one
         given = f"({', '.join(f'{k}={v!r}' for k, v in sorted(parameters.items()))})"
         opened.id += given
-        again = f"{Path(target).resolve() if suffix else target}{given}"
+        again = f"{Path(target).resolve() if is_file else target}{given}"
         opened.info = dataclasses.replace(opened.info, id=opened.id, details={**opened.info.details, "path": again})
     return opened
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import operator
 import time
 import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..benchmarks.spaces.base import Architecture, InvalidArchitecture
-from .core import STATUSES, Budget, Proposal, Status, Trial
+from .core import NO_METRICS, STATUSES, Budget, Metrics, Proposal, Status, Trial
 from .registry import OptimizerSpec, load, optimizer_spec
 
 if TYPE_CHECKING:
@@ -180,8 +182,8 @@ def run(
 
     Raises:
         RegistryError: an unknown id.
-        RunError: the optimizer raised, proposed something outside the space or never stopped, or the budget is too small
-            for a single trial.
+        RunError: the optimizer raised, proposed something outside the space, never stopped or wants a metric that the
+            benchmark does not have, or the budget is too small for a single trial.
     """
     budget = Budget.of(budget)
     spec = optimizer_spec(optimizer)
@@ -206,6 +208,8 @@ def _loop(
     check, charges = benchmark.space.check, optimizer.charges_evaluations
     full = benchmark.fidelities[-1]
     trainings = _Trainings(benchmark, rng)
+    look_up = _metrics(optimizer, benchmark, where)
+    metrics: Mapping[str, float] = NO_METRICS
     limit = math.inf if budget.seconds is None else budget.seconds
     most = MAX_EVALUATIONS if budget.evaluations is None else budget.evaluations
     archs: list[Architecture] = []
@@ -255,11 +259,16 @@ def _loop(
             cut_off = True
             break
         spent += due
+        if look_up is not None and charges:
+            try:
+                metrics = look_up(arch)
+            except Exception as error:
+                raise RunError(f"{where}: the benchmark raised {_raised(error, f' at trial {len(values)}')}") from error
         before = clock()
         if charges:  # else the trial was not paid for, and the search does not get to see its value
             try:
                 status: Status = "failed" if value != value else "complete" if trained >= full else "stopped"
-                tell(Trial(arch, value, price, trained, curve, status))
+                tell(Trial(arch, value, price, trained, curve, status, metrics))
             except (Exception, SystemExit) as error:
                 raise RunError(f"{where}: tell raised {_raised(error, f' at trial {len(values)}')}") from error
         own.append(asked - start + clock() - before)
@@ -291,6 +300,25 @@ def _loop(
         ),
         finished_early,
     )
+
+
+def _metrics(
+    optimizer: Optimizer, benchmark: Benchmark, where: str
+) -> Callable[[Architecture], Mapping[str, float]] | None:
+    """The look-up of the metrics that the optimizer asks for, each architecture once; None if it asks for none."""
+    names: object = optimizer.metrics
+    if not isinstance(names, tuple | list) or any(not isinstance(name, str) for name in names):
+        raise RunError(f"{where}: the optimizer's metrics must be a tuple of names, such as ('flops',), not {names!r}")
+    for name in names:
+        if name not in benchmark.metrics:
+            known = ", ".join(benchmark.metrics) or "none"
+            raise RunError(f"{where}: {benchmark.id} has no metric {name!r}; its metrics are: {known}")
+
+    @functools.cache
+    def look_up(arch: Architecture) -> Metrics:
+        return Metrics({name: float(benchmark.metric(name, [arch])[0]) for name in names})
+
+    return look_up if names else None
 
 
 class _Trainings:

@@ -132,14 +132,34 @@ class Study:
 
         return summarise(self.runs, self.benchmark)
 
-    def report(self, folder: str | os.PathLike[str]) -> Path:
-        """Write index.html, figures, CSV and LaTeX into `folder`; returns the path of index.html."""
+    @property
+    def objectives(self) -> list[str]:
+        """The hyper-parameter `objective` of those optimizers that have one: what they search for beside accuracy."""
+        specified = (o.get("objective") for o in self.specification["optimizers"].values())
+        return list(dict.fromkeys(objective for objective in specified if objective))
+
+    def report(self, folder: str | os.PathLike[str], *, objective: str | None = None) -> Path:
+        """Write index.html, figures, CSV and LaTeX into `folder`; returns the path of index.html.
+
+        Args:
+            folder: made if it is missing.
+            objective: a metric of the benchmark, such as "flops", whose trade-off with accuracy the page is to show; None
+                shows that of each of `objectives`.
+
+        Raises:
+            ValueError: the benchmark has no such metric.
+        """
         from .report import write_report
 
         hosts = sorted({str(m.get("host")) for m in self.measured if m.get("host")})
         environment = {**environment_versions(), "hosts": ", ".join(hosts)}
         return write_report(
-            list(self.runs), self.benchmark, Path(folder), specification=self.specification, environment=environment
+            list(self.runs),
+            self.benchmark,
+            Path(folder),
+            specification=self.specification,
+            environment=environment,
+            objectives=self.objectives if objective is None else [objective],
         )
 
     def frame(self) -> pd.DataFrame:
@@ -215,10 +235,18 @@ def _specification(
                 "class": f"{spec.factory.__module__}:{spec.factory.__qualname__}",
                 "parameters": {name: repr(value) for name, value in spec.parameters.items()},
                 "source_sha256": source_sha256(spec.factory),
+                **_objective(spec),
             }
             for spec in specs
         },
     }
+
+
+def _objective(spec: OptimizerSpec) -> dict[str, str]:
+    """The metric that an optimizer is told beside accuracy, for the report: its hyper-parameter of this name."""
+    parameter = inspect.signature(spec.factory).parameters.get("objective")
+    value = None if parameter is None else spec.parameters.get("objective", parameter.default)
+    return {"objective": value} if isinstance(value, str) else {}
 
 
 def _merge(old: Mapping[str, Any] | None, new: dict[str, Any], with_runs: set[str], where: Path) -> dict[str, Any]:
@@ -391,8 +419,8 @@ def _portable(benchmark: Benchmark, source: str) -> str | Benchmark:
         other = _load_once(source)
     except (RegistryError, OSError, ValueError):
         return benchmark
-    # Of a subclass that answers in its own way, id and sha256 are those of the table.
-    same = type(other) is type(benchmark) and other.info.sha256 == benchmark.info.sha256
+    # Of a subclass that answers in its own way, or of another protocol, id and sha256 may be those of this one.
+    same = type(other) is type(benchmark) and (other.id, other.info) == (benchmark.id, benchmark.info)
     return source if same else benchmark
 
 

@@ -22,13 +22,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..benchmarks.spaces.nasbench201 import NASBench201Space
-from .core import Proposal, Trial
+from .core import Metrics, Proposal, Trial
 from .registry import OptimizerSpec, RegistryError, entry_points, optimizer_spec, resolve
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ def _score(arch: Architecture) -> float:
     return 0.1 + 0.6 * trend + 0.2 * rugged
 
 
+def _cost(arch: Architecture) -> float:
+    """A fixed cost, the answer to every metric; what raises the accuracy raises it, too."""
+    return 1.0 + sum(choice * (d + 3) for d, choice in enumerate(arch))
+
+
 Value = Callable[[int, Architecture], float]
 
 
@@ -84,9 +89,13 @@ def _play(
     trials: int = LONG,
     space: SearchSpace | None = None,
     value: Value = lambda i, arch: _score(arch),
+    cost: Callable[[Architecture], float] = _cost,
     between: Callable[[], object] = lambda: None,
 ) -> list[Proposal]:
-    """Run the optimizer and return its proposals; `value` gives the answers, `between` is called before each ask."""
+    """Run the optimizer and return its proposals.
+
+    `value` gives the answers, `cost` every metric that it asks for; `between` is called before each ask.
+    """
     from ..optimizers.base import SearchFinished
 
     space = space or NASBench201Space()
@@ -115,6 +124,7 @@ def _play(
                 epochs,
                 curve,
                 "failed" if math.isnan(answer) else "complete" if epochs == 6 else "stopped",
+                Metrics(dict.fromkeys(optimizer.metrics, cost(proposal.arch))),
             )
         )
     return proposals
@@ -214,17 +224,23 @@ def check_constant_objective(spec: OptimizerSpec) -> None:
 
 
 def check_failed_trials(spec: OptimizerSpec) -> None:
-    """NaN (a failed trial) now and then, at the start, or always, is survived."""
+    """NaN (a failed trial) now and then, at the start, or always, is survived; so is a metric that is not known."""
     patterns: dict[str, Value] = {
         "every third trial fails": lambda i, arch: math.nan if i % 3 == 0 else _score(arch),
         "the first 20 trials fail": lambda i, arch: math.nan if i < 20 else _score(arch),
         "every trial fails": lambda i, arch: math.nan,
     }
-    for name, value in patterns.items():
+    games: dict[str, dict[str, Any]] = {
+        f"{name} (value is NaN, status 'failed')": {"value": value} for name, value in patterns.items()
+    }
+    if spec.make(NASBench201Space(), np.random.default_rng(0), fidelities=range(1, 7)).metrics:
+        games["every second metric is NaN"] = {"cost": lambda arch: math.nan if sum(arch) % 2 else _cost(arch)}
+        games["every metric is NaN"] = {"cost": lambda arch: math.nan}
+    for name, game in games.items():
         try:
-            runs = [_play(spec, seed=6, value=value) for _ in range(2)]
+            runs = [_play(spec, seed=6, **game) for _ in range(2)]
         except Exception as error:
-            raise AssertionError(f"{name} (value is NaN, status 'failed'): {type(error).__name__}: {error}") from error
+            raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
         assert runs[0] == runs[1], f"{name}: two runs with the same seed differ; NaN compares false with everything"
 
 

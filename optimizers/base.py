@@ -41,11 +41,14 @@ class Optimizer(ABC):
         charges_evaluations: False for a method that trains inside `ask` (a supernet). Each proposal is then what it would
             return now, costs nothing and is not told; its own measured seconds are its search cost.
         deterministic: True for a method that never draws from `rng`, such as an exhaustive search.
+        metrics: names of the benchmark's metrics that `Trial.metrics` is to carry, such as `("flops",)`. A multi-objective
+            method sets it on the instance, from its hyper-parameter `objective`.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     charges_evaluations: ClassVar[bool] = True
     deterministic: ClassVar[bool] = False
+    metrics: tuple[str, ...] = ()
 
     def __init__(self, space: SearchSpace, rng: np.random.Generator) -> None:
         self.space = space

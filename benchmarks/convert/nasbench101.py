@@ -30,7 +30,7 @@ from ..columns import Columns, write_columns
 from ..formats.errors import FormatError
 from ..formats.nasbench101 import METRICS, Records, decode_records
 from ..formats.tfrecord import read_records
-from ..spaces.nasbench101 import CONV1, CONV3, NUM_CLASSES, Graph, count_cost, module_hash
+from ..spaces.nasbench101 import CONV1, CONV3, MAX_EDGES, NUM_CLASSES, Graph, count_cost, module_hash
 
 _CHUNK = 1 << 21
 _LABELS = 5
@@ -167,6 +167,11 @@ class _Runs:
             raise FormatError(
                 f"{where}: the graph of module {hashes[loose[0]].tobytes().hex()} has a vertex that is not on a path"
                 " from input to output; the official file has only pruned graphs"
+            )
+        if (many := np.flatnonzero(np.bitwise_count(edges) > MAX_EDGES)).size:
+            raise FormatError(
+                f"{where}: module {hashes[many[0]].tobytes().hex()} has {int(edges[many[0]]).bit_count()} edges; NAS-Bench-101"
+                f" allows {MAX_EDGES}"
             )
         return {
             "hash": hashes,

@@ -31,7 +31,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..columns import Columns, open_columns
+from ..columns import Columns, TableError, open_columns
 from ..nasbench301 import MODELS, Surrogate, load_surrogate
 from ..spaces.base import Architecture, InvalidArchitecture
 from ..spaces.darts import FEATURE_NAMES, DARTSSpace, Genotype
@@ -240,8 +240,13 @@ def load_ensemble(
     """
     if model not in MODELS:
         raise ValueError(f"unknown model {model!r}; NAS-Bench-301 has {', '.join(MODELS)}")
-    columns = source if isinstance(source, Columns) else open_columns(Path(source), kind="nasbench301")
-    surrogate = load_surrogate(columns, model)
+    if not isinstance(source, Columns):
+        if Path(source).is_dir():
+            raise TableError(
+                f"{source} is a folder of official models: convert it (`nasharness data convert`) and give the result"
+            )
+        source = open_columns(Path(source), kind="nasbench301")
+    surrogate = load_surrogate(source, model)
     if order is not None:
         places = [
             place

@@ -201,7 +201,10 @@ class DARTSSpace(SearchSpace):
         Columns are `FEATURE_NAMES`: choices as numbers, -1 for edges that are not there, and 22 constants, the training
         protocol.
         """
-        choices = np.asarray(archs)
+        try:
+            choices = np.asarray(archs)
+        except ValueError:  # of several lengths
+            choices = np.array([self.check(arch) for arch in archs])
         if choices.size == 0:
             choices = np.zeros((0, len(self.cardinalities)), dtype=np.int64)
         if choices.ndim != 2 or choices.shape[1] != len(self.cardinalities) or choices.dtype.kind not in "iu":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from .base import Architecture, InvalidArchitecture, SearchSpace
 
 _TRIES = 10
-_STEPS = 1000
+_STEPS = 100
 
 
 class Subspace(SearchSpace):
@@ -99,7 +100,7 @@ class Subspace(SearchSpace):
 
         The full space's mutation is drawn again until it gives a member; after ten draws one of `neighbours` is taken, each
         with the same probability. If there is no such neighbour, the mutations of the full space are followed from one
-        architecture to the next until they meet another member, at most 1,000 steps; then any other member is taken, each
+        architecture to the next until they meet another member, at most 100 steps; then any other member is taken, each
         with the same probability.
 
         Raises:
@@ -121,7 +122,7 @@ class Subspace(SearchSpace):
             if (member := self._member(walker)) in known and member != here:
                 return walker
         place = int(rng.random() * others)
-        return next(m for i, m in enumerate(m for m in self._members if m != here) if i == place)
+        return self._members[place + (here in known and place >= bisect.bisect_left(self._members, here))]
 
     def canonical(self, arch: Architecture) -> Architecture:
         return self.full.canonical(arch)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import io
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from .curves import SPLITS, AnytimeCurve
+from .pareto import Fronts, attainment
 from .summary import BOOTSTRAP_SEED, Measured, Split, Summary, by_optimizer
 
 if TYPE_CHECKING:
@@ -71,13 +73,19 @@ class Drawing:
     svg: bytes
 
 
-def draw_all(measured: Sequence[Measured], curves: Sequence[AnytimeCurve], summary: Summary) -> list[Drawing]:
-    """The anytime regret on each split that the benchmark has, and the distribution of the final regret."""
+@contextmanager
+def _style() -> Iterator[None]:
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # the user's matplotlibrc must not change a report
         matplotlib.rcParams.update(cast("Any", _STYLE))
+        yield
+
+
+def draw_all(measured: Sequence[Measured], curves: Sequence[AnytimeCurve], summary: Summary) -> list[Drawing]:
+    """The anytime regret on each split that the benchmark has, and the distribution of the final regret."""
+    with _style():
         drawings = [
             _anytime([c for c in curves if c.split == split], split, summary, measured[0].interpolation)
             for split in SPLITS
@@ -85,6 +93,65 @@ def draw_all(measured: Sequence[Measured], curves: Sequence[AnytimeCurve], summa
         ]
         drawings.append(_distribution(measured, summary))
     return drawings
+
+
+def draw_fronts(fronts: Fronts) -> Drawing:
+    """Median attainment of each strategy over its runs, and the front of the whole space where it is known."""
+    with _style():
+        return _fronts(fronts)
+
+
+def _fronts(fronts: Fronts) -> Drawing:
+    split = fronts.split
+    drawn = {label: group for label, group in fronts.fronts.items() if any(len(f.cost) for f in group)}
+    labels = [_wrapped(label, 36 if len(drawn) > 1 else 76) for label in drawn]
+    rows = [*labels, "all architectures"] if len(fronts.best_cost) else labels
+    columns = min(2, len(rows)) or 1
+    figure, axes = _figure(4.2 + _LINE * sum(label.count("\n") + 1 for label in rows) / columns)
+    colours = _styles(list(fronts.fronts))
+    handles: list[Any] = []
+    lowest, bottom = np.inf, np.inf  # of all that is drawn, and of what costs a tenth of the largest cost or more
+    ends = [c for group in drawn.values() for f in group for c in f.cost[-1:].tolist()]
+    right = fronts.max_cost if fronts.max_cost == fronts.max_cost else max(ends, default=1.0)
+    for label, group in drawn.items():
+        colour, dash, _ = colours[label]
+        costs = np.unique(np.concatenate([*(f.cost for f in group), [right]]))
+        low, median, high = (100 * attainment(group, split, costs, share) for share in (0.75, 0.5, 0.25))
+        handles += axes.step(costs, median, where="post", color=colour, linestyle=dash, linewidth=1.8)
+        axes.fill_between(costs, low, high, step="post", color=colour, alpha=0.14, linewidth=0)
+        lowest = min(lowest, np.fmin.reduce(median))
+        bottom = min(bottom, np.fmin.reduce(low[max(0, np.searchsorted(costs, right / 10, side="right") - 1) :]))
+    if len(fronts.best_cost):
+        costs, best = np.append(fronts.best_cost, right), 100 * fronts.best_accuracy
+        handles += axes.step(costs, np.append(best, best[-1]), where="post", color=INK, linestyle=":", linewidth=1.2)
+    axes.set_xlabel(fronts.objective)
+    axes.set_ylabel(f"{split} accuracy (%)")
+    if handles:
+        axes.grid(True, which="major", color=LINES, linewidth=0.7)
+        legend = figure.legend(
+            handles, list(map(str, range(len(rows)))), loc="outside upper left", ncols=columns, frameon=False
+        )
+        for text, label in zip(legend.get_texts(), rows, strict=True):
+            text.set_text(label)
+    if not drawn:
+        _nothing(axes)
+    clipped = lowest < bottom < np.inf
+    if clipped:
+        axes.set_ylim(bottom=bottom - 0.05 * (axes.get_ylim()[1] - bottom))
+    caption = (
+        f"Final {split} accuracy of what a run would return within a limit on {fronts.objective}: lines are the median"
+        " attainment, the accuracy that at least half of the runs reach; bands lie between what a quarter and what three"
+        " quarters of them reach. Higher and further left is better."
+    )
+    if clipped:
+        caption += f" Below the picture is only what costs less than a tenth of the largest {fronts.objective}."
+    if len(fronts.best_cost):
+        caption += " Dotted: the best architectures of the whole benchmark."
+    return _saved(figure, f"front_{_file_name(fronts.objective)}", caption)
+
+
+def _file_name(objective: str) -> str:
+    return re.sub(r"[^\w.-]", "_", objective)
 
 
 def _anytime(curves: Sequence[AnytimeCurve], split: Split, summary: Summary, interpolation: str) -> Drawing:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import Budget
 from .curves import AnytimeCurve, anytime_curves
-from .figures import INK, LINES, PALETTE, PAPER, Drawing, draw_all
+from .figures import INK, LINES, PALETTE, PAPER, Drawing, draw_all, draw_fronts
 from .latex import latex_table
-from .summary import Measured, Summary, by_optimizer, measure, summarise_measured
+from .pareto import SAMPLED, Fronts, find_fronts
+from .summary import UNDEFINED, Measured, Summary, by_optimizer, measure, summarise_measured
 
 if TYPE_CHECKING:
     from ...benchmarks.base import Benchmark
@@ -38,6 +39,19 @@ RUN_FIELDS = (
     "failed",
     "incumbent",
 )
+FRONT_FIELDS = (
+    "objective",
+    "optimizer",
+    "seed",
+    "repetition",
+    "trial",
+    "cost",
+    "seen_validation_accuracy",
+    "final_validation_accuracy",
+    "final_test_accuracy",
+    "architecture",
+)
+HYPERVOLUME_FIELDS = ("objective", "optimizer", "seed", "repetition", "hypervolume", "architectures")
 
 
 def write_report(
@@ -47,8 +61,12 @@ def write_report(
     *,
     specification: Mapping[str, Any],
     environment: Mapping[str, Any] | None = None,
+    objectives: Sequence[str] = (),
 ) -> Path:
     """Write `index.html`, `summary.csv`, `curves.csv`, `runs.csv`, `table.tex` and `figures/*.png|svg`.
+
+    With objectives also `fronts.csv`, the architectures that each run would return, with accuracies as fractions and costs in
+    the benchmark's unit, and `hypervolumes.csv`, one row per run.
 
     Regrets in every file are percentage points, times are seconds; an empty cell is an undefined number. The same runs,
     specification and environment give the same bytes (with the same version of matplotlib). Each file is written under
@@ -60,18 +78,29 @@ def write_report(
         folder: made if it is missing.
         specification: what the study was asked to do, shown as JSON; `budget` in it heads the page as well.
         environment: versions, hosts and whatever else belongs to "where"; None describes this process.
+        objectives: metrics of the benchmark; the page gets a section on the trade-off of accuracy with each of them.
 
     Returns:
         The path of `index.html`.
 
     Raises:
-        ValueError: no runs, runs of another benchmark, or one run given twice.
+        ValueError: no runs, runs of another benchmark, one run given twice, or a metric that the benchmark does not have.
     """
     measured = measure(runs, benchmark)
     summary = summarise_measured(measured)
     curves = anytime_curves(measured)
     drawings = draw_all(measured, curves, summary)
-    page = _page(measured, summary, drawings, benchmark, specification, _here() if environment is None else environment)
+    fronts = [find_fronts(measured, benchmark, objective) for objective in dict.fromkeys(objectives)]
+    front_drawings = [draw_fronts(f) for f in fronts]
+    page = _page(
+        measured,
+        summary,
+        drawings,
+        list(zip(fronts, front_drawings, strict=True)),
+        benchmark,
+        specification,
+        _here() if environment is None else environment,
+    )
     folder = Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     records = summary.records()
@@ -79,7 +108,10 @@ def write_report(
     _write(folder / "curves.csv", _csv(CURVE_FIELDS, _curve_rows(curves)))
     _write(folder / "runs.csv", _csv(RUN_FIELDS, _run_rows(measured, benchmark)))
     _write(folder / "table.tex", latex_table(summary).encode())
-    for drawing in drawings:
+    if fronts:
+        _write(folder / "fronts.csv", _csv(FRONT_FIELDS, _front_rows(fronts, benchmark)))
+        _write(folder / "hypervolumes.csv", _csv(HYPERVOLUME_FIELDS, _hypervolume_rows(fronts)))
+    for drawing in (*drawings, *front_drawings):
         _write(folder / "figures" / f"{drawing.name}.png", drawing.png)
         _write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
     _write(folder / "index.html", page.encode())
@@ -132,6 +164,32 @@ def _run_rows(measured: Sequence[Measured], benchmark: Benchmark) -> Iterable[It
             )
 
 
+def _front_rows(fronts: Sequence[Fronts], benchmark: Benchmark) -> Iterable[Iterable[object]]:
+    for found in fronts:
+        for front in (front for group in found.fronts.values() for front in group):
+            t = front.run.trials
+            for i, cost, validation, test in zip(
+                front.trials.tolist(),
+                front.cost.tolist(),
+                front.validation_accuracy.tolist(),
+                front.test_accuracy.tolist(),
+                strict=True,
+            ):
+                arch = benchmark.space.to_string(tuple(t.arch[i].tolist()))
+                yield (*_whose(found, front.run), i, cost, float(t.value[i]), validation, test, arch)
+
+
+def _hypervolume_rows(fronts: Sequence[Fronts]) -> Iterable[Iterable[object]]:
+    for found in fronts:
+        for label, group in found.fronts.items():
+            for front, volume in zip(group, found.hypervolumes[label].tolist(), strict=True):
+                yield (*_whose(found, front.run), volume, len(front.trials))
+
+
+def _whose(found: Fronts, run: Run) -> tuple[str, str, int, int]:
+    return found.objective, run.optimizer, run.seed, run.repetition
+
+
 def _here() -> dict[str, str]:
     """Versions and host of this process."""
     versions = {"Python": platform.python_version()}
@@ -147,6 +205,7 @@ def _page(
     measured: Sequence[Measured],
     summary: Summary,
     drawings: Sequence[Drawing],
+    fronts: Sequence[tuple[Fronts, Drawing]],
     benchmark: Benchmark,
     specification: Mapping[str, Any],
     environment: Mapping[str, Any],
@@ -174,6 +233,17 @@ def _page(
             }
             for number, drawing in enumerate(drawings)
         ],
+        fronts=[
+            {
+                "objective": found.objective,
+                "meaning": _hypervolume_in_words(found, benchmark),
+                "rows": _hypervolume_table(found),
+                "svg": markupsafe.Markup(_inline_svg(drawing, number)),  # noqa: S704  (ditto)
+                "caption": drawing.caption,
+                "number": number + 1,
+            }
+            for number, (found, drawing) in enumerate(fronts, start=len(drawings))
+        ],
         specification=json.dumps(specification, indent=2, default=str, ensure_ascii=False),
         environment=[(str(name), _plain(value)) for name, value in environment.items()],
         benchmark=[
@@ -189,6 +259,37 @@ def _page(
             *((str(name), _plain(value)) for name, value in info.details.items() if name != "path"),
         ],
     )
+
+
+def _hypervolume_in_words(found: Fronts, benchmark: Benchmark) -> str:
+    if math.isnan(found.max_cost):
+        return f"{benchmark.id} knows no positive {found.objective}, so there is no hypervolume."
+    where = f"of a fixed sample of {SAMPLED:,} architectures" if found.sampled else "in the benchmark"
+    return (
+        "A run would return the architectures that no other of its trials dominates in what the search saw: validation"
+        f" accuracy and {found.objective}. Their hypervolume, in [0, 1], is the final {found.split} accuracy (a fraction) of"
+        f" the best of them within a limit on {found.objective}, averaged over all limits from 0 to {found.max_cost:,.10g},"
+        f" the largest {found.objective} {where}; higher is better. The reference point is thus that cost and accuracy 0."
+    )
+
+
+def _hypervolume_table(found: Fronts) -> list[list[tuple[str, str]]]:
+    """Strategy, runs, hypervolume, difference to random search, architectures; each cell with its interval."""
+    none = "\N{EN DASH}"
+    rows = [
+        [
+            row.optimizer,
+            str(row.runs),
+            row.hypervolume.text(4),
+            none if row.difference is None else row.difference.text(4),
+            f"{row.architectures:.1f}",
+        ]
+        for row in found.rows
+    ]
+    if len(found.best_cost):
+        whole = f"{found.best_hypervolume:.4f}" if found.best_hypervolume == found.best_hypervolume else UNDEFINED
+        rows.append(["all architectures", none, whole, none, str(len(found.best_cost))])
+    return [[_split_interval(cell) for cell in row] for row in rows]
 
 
 def _percent(best: float, summary: Summary) -> str:

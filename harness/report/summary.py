@@ -43,12 +43,13 @@ class Measured:
     Attributes:
         run: the record.
         test_regret, validation_regret: percentage points of the incumbent after each trial, `(n,)`; NaN while there is
-            none, and throughout where the benchmark has no such accuracy.
+            none, and throughout where the benchmark lacks such accuracies.
         tau: Kendall tau between the value that the search saw and the final accuracy on `split` over the trials that did
             not fail and were trained as long as the longest; NaN where it is undefined (fewer than two such trials, or all
             equal).
         failed: number of failed trials.
-        split: what strategies are compared by: validation only where the benchmark has no test accuracy.
+        split: what strategies are compared by: validation only where the benchmark has no test accuracies, or not those of
+            every incumbent of every run.
         best_found: the benchmark does not know its best architecture, so regret is relative to the best that any of the
             runs ended with.
         interpolation: see `Benchmark.interpolation`.
@@ -221,7 +222,7 @@ def columns(split: Split = "test", *, best_found: bool = False) -> tuple[Column,
             + (
                 " A search can do well here and badly on the test set; the first is what it was asked for."
                 if split == "test"
-                else " The benchmark has no test accuracies."
+                else " The benchmark has no test accuracies, or lacks those of some incumbents."
             ),
             lambda r: r.validation_mean.text(),
         ),
@@ -405,6 +406,10 @@ def measure(runs: Sequence[Run], benchmark: Benchmark) -> list[Measured]:
         ]
         best_test = _best([test[last] for last, test, _ in ends])
         best_validation = _best([validation[last] for last, _, validation in ends])
+    if any(
+        np.isnan(test[run.incumbents[run.incumbents >= 0]]).any() for run, (test, _) in zip(runs, finals, strict=True)
+    ):
+        best_test = math.nan  # a mean over the runs whose test accuracy happens to be known would be of a biased sample
     split: Split = "validation" if math.isnan(best_test) else "test"
     measured: list[Measured] = []
     for run, (test, validation) in zip(runs, finals, strict=True):
@@ -489,11 +494,11 @@ def _row(label: str, group: Sequence[Measured], regret: Floats, baseline: Floats
         optimizer=label,
         repetitions=len(group),
         without_incumbent=sum(not m.found for m in group),
-        test_mean=_estimate(test, np.mean),
-        test_iqm=_estimate(test, metrics.iqm),
-        validation_mean=_estimate(validation, np.mean),
-        validation_iqm=_estimate(validation, metrics.iqm),
-        tau=_estimate(taus, np.mean),
+        test_mean=estimated(test, np.mean),
+        test_iqm=estimated(test, metrics.iqm),
+        validation_mean=estimated(validation, np.mean),
+        validation_iqm=estimated(validation, metrics.iqm),
+        tau=estimated(taus, np.mean),
         tau_runs=int((~np.isnan(taus)).sum()),
         simulated_seconds=float(np.mean([m.run.simulated_seconds for m in group])),
         optimizer_seconds=float(np.mean([m.run.optimizer_seconds for m in group])),
@@ -506,7 +511,7 @@ def _row(label: str, group: Sequence[Measured], regret: Floats, baseline: Floats
     )
 
 
-def _estimate(values: Floats, statistic: metrics.Statistic) -> Estimate:
+def estimated(values: Floats, statistic: metrics.Statistic) -> Estimate:
     """The statistic of the values that are not NaN, with its interval; all NaN where there are none."""
     known = values[~np.isnan(values)]
     if len(known) == 0:

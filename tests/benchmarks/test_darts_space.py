@@ -377,6 +377,12 @@ def test_features_of_something_else_are_refused(archs):
         SPACE.features(archs)
 
 
+def test_features_of_several_lengths_are_refused():
+    """With the name of the one that is wrong, not with NumPy's complaint."""
+    with pytest.raises(InvalidArchitecture, match="has 21 choices; darts has 22"):
+        SPACE.features([(0,) * 22, (0,) * 21])
+
+
 # ---------------------------------------------------------------------------------------------------------- canonical
 
 

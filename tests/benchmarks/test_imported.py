@@ -314,6 +314,8 @@ def test_columns_by_other_names(bring):
     assert "ignored columns: val_accuracy, comment" in report.lines()
     refused(bring, frame, "has no column 'tme' .*did you mean 'time'", columns={**columns, "seconds": "tme"})
     refused(bring, frame, "no column 'architecture': .*--column architecture=arch")
+    both = {**columns, "test_accuracy": "acc"}  # a validation accuracy is no test accuracy
+    refused(bring, frame, "column 'acc' .* is given for both val_accuracy and test_accuracy", columns=both)
     refused(bring, table(seconds=None), "no column 'seconds': .*--column seconds=")
     refused(bring, table(val_accuracy=None), "no column 'val_accuracy': .*--column val_accuracy=")
 
@@ -333,6 +335,20 @@ def test_columns_by_other_names(bring):
 def test_rows_that_are_wrong(bring, columns, message):
     """The number of the row, and the value."""
     refused(bring, table(**columns), message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("architecture,val_accuracy,val_accuracy,seconds\n0-0,.5,.6,1\n", "two columns named 'val_accuracy'"),
+        ("architecture;val_accuracy;seconds\n0-0;.5;1\n", "columns separated by ';': separate them by commas"),
+    ],
+)
+def test_headers_that_are_wrong(tmp_path, text, message):
+    """Nothing is guessed: which of two columns was meant, and what separates them."""
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(ImportTableError, match=message):
+        import_table(Widths(), tmp_path / "t.csv", tmp_path / "x.safetensors", name="x")
 
 
 def test_files_that_are_wrong(tmp_path):

@@ -293,7 +293,7 @@ def test_metrics_refuses(full):
     with pytest.raises(ValueError, match="runs of 4, 12, 36, 108 epochs, not 50"):
         table.metrics(CHAIN, epochs=50)
     for repeat in (3, -1, 0.0, True, None):
-        with pytest.raises(ValueError, match=re.escape(f"the repeats 0..2, not {repeat!r}")):
+        with pytest.raises(ValueError, match=re.escape(f"training runs 0..2, not {repeat!r}")):
             table.metrics(CHAIN, repeat=repeat)
 
 
@@ -435,8 +435,8 @@ def test_curve(bench, answers, specs):
                 chosen = [run[f"{when}_{key}"] for run in runs]
                 assert values[place] == np.float32(np.mean(chosen) if seed is None else chosen[seed])
         assert np.isnan(curve.train_loss).all() and np.isnan(curve.val_loss).all() and len(curve.val_loss) == 108
-    for seed in (3, -1):
-        with pytest.raises(ValueError, match=f"training runs 0..2, not {seed}"):
+    for seed in (3, -1, True, 1.0, "0"):
+        with pytest.raises(ValueError, match=f"training runs 0..2, not {seed!r}"):
             bench.curve(specs[module_hash], seed)
 
 
@@ -452,6 +452,18 @@ def test_what_is_no_architecture(bench, arch):
     for ask in (bench.query, bench.final, bench.curve, lambda arch: bench.query_many([arch])):
         with pytest.raises(InvalidArchitecture):
             ask(arch)
+
+
+def test_one_architecture_is_not_many(bench):
+    with pytest.raises(InvalidArchitecture, match=r"shape \(n, 26\), not \(26,\)"):
+        bench.query_many(np.array(CHAIN))
+
+
+@pytest.mark.parametrize("text", [None, "", "x", "0" * 32, "EDB7648DD596405EDDC9A5C607B494A6", "edb7 " * 8])
+def test_hashes_are_spelt_as_in_the_dataset(bench, text):
+    assert bench.table.row_of_hash("edb7648dd596405eddc9a5c607b494a6") >= 0
+    with pytest.raises(KeyError):
+        bench.table.row_of_hash(text)
 
 
 def test_floats_are_no_architectures(bench):
@@ -501,3 +513,50 @@ def test_other_files_are_refused(full, tmp_path):
         open_nasbench101(tmp_path / "none")
     shutil.copy(full, tmp_path / "copy")
     assert isinstance(open_nasbench101(tmp_path / "copy").table.columns, Columns)
+
+
+def test_a_part_is_searched_within_itself(bench, specs):
+    """Sampling, mutation and neighbours stay among the 42 modules; a mutation is another module."""
+    assert bench.space.size == len(list(bench.space)) == 42
+    assert {SPACE.hash(arch) for arch in bench.space} == set(specs)
+    assert bench.table.architectures() == [SPACE.canonical(specs[bench.table.hash(row)]) for row in range(42)]
+    assert "holds 42 architectures of nasbench101 and not all" in bench.info.caution
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        arch = bench.space.sample(rng)
+        for other in (bench.space.mutate(arch, rng), *bench.space.neighbours(arch)):
+            assert bench.query(other).epochs == 108
+            assert SPACE.hash(other) != SPACE.hash(arch)
+
+
+def test_cells_outside_the_space_are_refused(full, tmp_path):
+    """Ten edges: by the converter, and by the benchmark over a file that has them."""
+    matrix = np.triu(np.ones((5, 5), dtype=int), 1)
+    bits = "".join(map(str, matrix.ravel().tolist()))
+    operations = "input,maxpool3x3,maxpool3x3,maxpool3x3,output"
+    payload = encode_record("0" * 32, 108, bits, operations, 5, 1.0, [(0.0,) * 5] * 3)
+    with pytest.raises(FormatError, match="module 0{32} has 10 edges; NAS-Bench-101 allows 9"):
+        made(tmp_path, frame(payload))
+    columns = open_columns(full)
+    arrays = {name: np.array(columns[name]) for name in columns}
+    arrays["edges"][arrays["vertices"] == 5] = 2**10 - 1
+    write_columns(tmp_path / "file", arrays, kind="nasbench101", metadata=columns.metadata)
+    with pytest.raises(TableError, match="holds a cell that is not one of NAS-Bench-101: .* has 10 edges"):
+        open_nasbench101(tmp_path / "file")
+
+
+class Latencies:
+    """Stands in for a table of metrics."""
+
+    space, names = SPACE, ("latency",)
+
+    def lookup(self, name, archs):
+        return np.full(len(archs), 0.5)
+
+
+def test_a_copy_keeps_attached_metrics(bench):
+    """What was added after opening travels to another process, too."""
+    bench.attach(Latencies())
+    again = pickle.loads(pickle.dumps(bench))
+    assert again.metrics == bench.metrics == ("params", "flops", "latency")
+    assert again.metric("latency", [CHAIN, CHAIN]).tolist() == [0.5, 0.5]

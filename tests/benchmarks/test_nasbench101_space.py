@@ -698,3 +698,24 @@ def test_cost_is_that_of_the_class_where_channels_divide_evenly(graph):
     """60 channels divide by 1 to 5, so the order of the vertices does not matter to the cost."""
     costs = {count_cost(other, channels=60, stacks=2, modules=1) for other in relabellings(graph)}
     assert len(costs) == 1
+
+
+def test_caches_do_not_keep_numpy_numbers():
+    """A graph of NumPy's numbers is equal to one of Python's: what is remembered of it must not reach the next caller."""
+    for cached in (nasbench101.canonical_graph, nasbench101._edge_choices):
+        cached.cache_clear()
+    plain = graph_from_matrix(*INCEPTION)
+    numpy = Graph(np.int64(7), np.int64(plain.edges), tuple(np.array(plain.labels)))
+    canonical_graph(numpy)
+    nasbench101._edge_choices(np.int64(7), np.int64(plain.edges))
+    assert {type(x) for x in (*SPACE.from_graph(plain), *SPACE.canonical(SPACE.from_graph(plain)))} == {int}
+    graph = canonical_graph(plain)
+    assert {type(x) for x in (graph.vertices, graph.edges, *graph.labels)} == {int}
+
+
+@given(architectures)
+def test_canonical_is_the_architecture_of_the_canonical_graph(arch):
+    """What `canonical` puts together without checks is what `from_graph` makes with them."""
+    canonical = SPACE.canonical(arch)
+    assert canonical == SPACE.from_graph(canonical_graph(SPACE.graph(arch))) == SPACE.canonical(canonical)
+    assert SPACE.is_valid(canonical)

@@ -19,6 +19,7 @@ from nasharness.benchmarks.nasbench301 import FEATURES, MAX_EPOCHS, NASBench301,
 from nasharness.benchmarks.spaces.base import InvalidArchitecture
 from nasharness.benchmarks.spaces.darts import DARTSSpace, count_cost
 from nasharness.benchmarks.trees import TreeEnsemble, Trees, check_trees
+from nasharness.harness.registry import load
 
 SPACE = DARTSSpace()
 MEMBERS = 3
@@ -215,6 +216,30 @@ def test_a_copy_in_another_process_answers_the_same(path, archs):
             again.query(archs[0], rng=np.random.default_rng(1))[:3]
             == bench.query(archs[0], rng=np.random.default_rng(1))[:3]
         )
+
+
+@pytest.mark.parametrize("model", ["xgb", "gin"])
+def test_worker_processes_load_the_same_model(path, model, archs):
+    """Both models have the file's digest, so the path has to name the model: else workers would ask the other one."""
+    bench = open_nasbench301(path, model=model)
+    again = load(bench.info.details["path"])
+    assert again.accuracy.name == bench.accuracy.name
+    assert again.query(archs[0])[:3] == bench.query(archs[0])[:3]
+
+
+def test_ids_name_the_model_once(path, tmp_path, monkeypatch):
+    """By id and by path; and a copy keeps its id."""
+    monkeypatch.setenv("NASHARNESS_DATA", str(tmp_path))
+    shutil.copy(path, tmp_path / "nasbench301.safetensors")
+    for name, expected in (
+        ("nasbench301-v1", "nasbench301-v1"),
+        ("nasbench301-v1(model='gin')", "nasbench301-v1(model='gin')"),
+        (f"{path}(model='gin')", "nasbench301-v1(model='gin')"),
+    ):
+        bench = load(name)
+        copy = pickle.loads(pickle.dumps(bench))
+        assert bench.id == copy.id == bench.info.id == expected
+        assert copy.info == bench.info
 
 
 def test_the_network_is_the_one_that_is_counted(benchmark_xgb, archs):

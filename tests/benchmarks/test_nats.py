@@ -1,17 +1,21 @@
 """The benchmarks over a NATS table: what a search sees, what a report uses, and what is never mixed up."""
 
+import functools
 import json
+import pickle
 import random
+import warnings
 
 import numpy as np
 import pytest
 
 from nasharness.benchmarks.base import Final
-from nasharness.benchmarks.columns import TableError, open_columns
+from nasharness.benchmarks.columns import TableError, open_columns, write_columns
 from nasharness.benchmarks.convert.nats import convert
 from nasharness.benchmarks.nats import NATSBenchmark, NATSTable, official_set, open_nats
 from nasharness.benchmarks.official.nats import NATSBench
 from nasharness.benchmarks.spaces.base import InvalidArchitecture
+from nasharness.harness.study import compare
 
 DATASETS = ("cifar10", "cifar100", "ImageNet16-120")
 INDEXES = (0, 11, 284)
@@ -225,6 +229,110 @@ def test_the_optimum_of_a_partial_table(table):
     assert best.params == finals.params.min()
 
 
+@pytest.mark.parametrize(("dataset", "schedule"), [("cifar10", 12), ("cifar100", 200)])
+def test_a_search_stays_within_a_partial_table(table, dataset, schedule):
+    """Sampling, mutation and neighbours give what the file has; asking for anything else is an error, never NaN."""
+    bench = _bench(table, dataset, schedule=schedule)
+    assert bench.space.size == 3
+    assert sorted(map(bench.space.index, bench.space)) == list(INDEXES)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        arch = bench.space.mutate(bench.space.sample(rng), rng)
+        assert bench.query(arch, rng=rng).val_accuracy > 0
+    stranger = [bench.space.from_index(1)]
+    for ask in (bench.query_many, bench.final_many, *(functools.partial(bench.metric, m) for m in bench.metrics)):
+        assert not np.isnan(ask(list(bench.space))).any()
+        with pytest.raises(InvalidArchitecture, match="no trial of|not one of the 3 that are in this table"):
+            ask(stranger)
+    assert "holds 3 architectures of nasbench201 and not all" in bench.info.caution
+    study = compare(["random_search", "regularized_evolution"], bench, 10, repetitions=3)
+    assert [row.repetitions for row in study.summary().rows] == [3, 3]
+
+
+def test_a_complete_table_has_the_full_space(tmp_path):
+    """Nothing stands between a search and the space then: a part of it would be slower."""
+    n = 15_625
+    columns, groups = {}, {}
+    for name in ("12/cifar10-valid", "200/cifar10-valid", "200/cifar10"):
+        groups[name] = {"epochs": 1, "sets": {"x-valid": [0], "ori-test": [0]}}
+        columns[f"{name}/first"] = np.arange(n + 1, dtype=np.int32)
+        columns[f"{name}/seed"] = np.full(n, 777, dtype=np.int32)
+        columns |= {f"{name}/{column}": np.arange(1.0, n + 1) for column in ("params", "flops", "latency")}
+        for part in ("train", "x-valid", "ori-test"):
+            columns |= {f"{name}/{part}/{c}": np.linspace(1, 2, n)[:, None] for c in ("accuracy", "loss", "seconds")}
+    metadata = {"space": "nasbench201", "groups": groups, "source": "made up", "source_sha256": ""}
+    write_columns(tmp_path / "full.safetensors", columns, kind="nats", metadata=metadata)
+    bench = open_nats(tmp_path / "full.safetensors", "cifar10", id="full")
+    assert bench.space is bench.table.space
+    assert bench.info.caution == ""
+    assert bench.final_many(list(bench.space)).test_accuracy.max() == bench.optimum.test_accuracy == 0.02
+    arch = bench.space.from_index(7)
+    assert bench.metric("latency", [arch]).tolist() == [8.0]
+    assert bench.query(arch).val_accuracy == pytest.approx(np.linspace(1, 2, n)[7] / 100)
+
+
+@pytest.fixture
+def changed(tss, tmp_path):
+    """Writes the table again with some columns changed or groups left out, and opens one of its datasets."""
+
+    def change(alter=lambda columns: None, keep=lambda group: True, **options):
+        opened = open_columns(tss)
+        columns = {name: array for name, array in opened.items() if keep("/".join(name.split("/")[:2]))}
+        alter(columns)
+        groups = {name: text for name, text in opened.metadata["groups"].items() if keep(name)}
+        metadata = {**opened.metadata, "groups": groups}
+        write_columns(tmp_path / "changed.safetensors", columns, kind="nats", metadata=metadata)
+        return open_nats(tmp_path / "changed.safetensors", "cifar10", id="changed", **options)
+
+    return change
+
+
+def test_a_table_that_reports_cannot_use_is_refused_when_it_is_opened(changed):
+    """And not after the runs of a study, when the report asks for it."""
+    with pytest.raises(TableError, match="no trials of 200/cifar10-valid"):
+        changed(keep=lambda group: group.startswith("12/"))
+    with pytest.raises(TableError, match="no trials of 200/cifar10;"):
+        changed(keep=lambda group: group != "200/cifar10")
+
+
+def test_a_schedule_without_times(changed):
+    """The 200 epochs of version 1.0: a search of 12 epochs is paid for and reported, one of 200 cannot be."""
+
+    def alter(columns):
+        for name in [n for n in columns if n.startswith("200/") and n.endswith("/seconds")]:
+            columns[name] = np.full_like(columns[name], np.nan)
+
+    bench = changed(alter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(bench.optimum.seconds)
+    assert bench.optimum.test_accuracy > 0
+    with pytest.raises(TableError, match="how long an epoch on train takes in 200/cifar10-valid"):
+        changed(alter, schedule=200)
+
+
+def test_an_architecture_without_a_final_accuracy_is_not_searched(changed):
+    """An architecture with trials of 12 epochs only could win a search, and its regret would be NaN."""
+
+    def alter(columns):
+        first = columns["200/cifar10/first"].copy()
+        first[285:] = first[284]  # the last of the three
+        columns["200/cifar10/first"] = first
+
+    bench = changed(alter)
+    assert sorted(map(bench.space.index, bench.space)) == [0, 11]
+    assert bench.optimum.val_accuracy == max(bench.final(arch).val_accuracy for arch in bench.space)
+
+
+def test_a_schedule_of_one_epoch(sss):
+    """The files call it "01", which Python does not take for a number."""
+    bench = open_nats(sss, "cifar10", id="one", schedule=1)
+    assert (bench.max_epochs, bench.schedule) == (1, "01")
+    arch = bench.space.from_index(284)
+    seen = bench.table.accuracy(arch, "cifar10-valid", "valid", schedule="01", seed=777)
+    assert bench.query(arch).val_accuracy == seen
+
+
 def test_costs_of_a_trial_that_carries_another_networks():
     """Where the trials of an architecture disagree, seed 888 is right; where they only differ by rounding, the mean."""
     from nasharness.benchmarks.nats import Group
@@ -238,3 +346,14 @@ def test_costs_of_a_trial_that_carries_another_networks():
     assert costs[1] == pytest.approx(0.1, rel=1e-8)
     assert np.isnan(costs[2])
     assert costs[3] == pytest.approx(0.4)  # no seed 888 to settle it
+
+
+def test_a_benchmark_travels_by_its_path(table):
+    """A worker process maps the file itself; id, protocol and attached metrics come along."""
+    bench = _bench(table, "cifar100", schedule=200, interpolation="linear")
+    data = pickle.dumps(bench)
+    assert len(data) < 5_000
+    again = pickle.loads(data)
+    arch = bench.space.from_index(284)
+    assert again.query(arch)[:3] == bench.query(arch)[:3]
+    assert (again.id, again.info, again.interpolation) == (bench.id, bench.info, "linear")

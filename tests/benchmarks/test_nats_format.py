@@ -597,6 +597,19 @@ class TestStateDicts:
             except FormatError as error:
                 assert "state.pt" in str(error)
 
+    def test_an_archive_that_points_before_its_start(self, tmp_path):
+        """The operating system refuses to go there with EINVAL."""
+        path = tmp_path / "state.pt"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("state/data.pkl", pickle.dumps({}, 2))
+        data = bytearray(path.read_bytes())
+        end = data.rindex(b"PK\x05\x06")
+        data[end + 16 : end + 20] = (len(data) + 1000).to_bytes(4, "little")  # where its list of members is
+        path.write_bytes(data)
+        for read in (load_state_dict, lambda path: stream_architectures(path, print)):
+            with pytest.raises(FormatError, match=r"state\.pt is damaged"):
+                read(path)
+
     def test_archives_of_other_kinds(self, tmp_path):
         path = tmp_path / "state.pt"
         pickled = pickle.dumps({})

@@ -106,6 +106,8 @@ def test_orders_and_names(file):
         nb.load_ensemble(file, "gnn_gin")
     with pytest.raises(TableError, match="cannot read"):
         nb.load_ensemble("nowhere", "xgb")
+    with pytest.raises(TableError, match="is a folder of official models: convert it"):
+        nb.load_ensemble(".", "xgb")
 
 
 def test_fixed_hyperparameters_have_the_official_features(vectors):

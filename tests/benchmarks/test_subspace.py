@@ -120,6 +120,43 @@ def test_a_class_is_one_member():
     assert lonely.mutate((0, 0, 0), rng) == (2, 2, 2)
 
 
+class Switched(SearchSpace):
+    """Where the first choice is 0, the others do nothing."""
+
+    name = "switched"
+    cardinalities = (2, 5, 5)
+    canonical_identity = True
+
+    def canonical(self, arch):
+        return arch if arch[0] else (0, 0, 0)
+
+
+def test_neighbours_and_mutations_are_of_another_class():
+    """Of the nine neighbours of a switched-off vector eight are itself; in a part they would crowd out all others."""
+    rng = np.random.default_rng(0)
+    part = Subspace(Switched(), [(0, 0, 0), (1, 2, 3), (1, 4, 4)])
+    assert part.neighbours((0, 2, 3)) == [(1, 2, 3)]
+    assert part.neighbours((0, 0, 0)) == []
+    for arch in ((0, 2, 3), (0, 0, 0), (1, 2, 3)):
+        found = {part.canonical(part.mutate(arch, rng)) for _ in range(50)}
+        assert found and part.canonical(arch) not in found
+
+
+def test_a_mutation_without_a_way_may_be_any_other_member():
+    """Each with the same probability, whatever the place of the architecture itself in the list."""
+
+    class Huge(SearchSpace):
+        name = "huge"
+        cardinalities = (100,) * 20
+
+    members = [(i,) * 20 for i in range(0, 100, 20)]
+    part, rng = Subspace(Huge(), members), np.random.default_rng(0)
+    for here in (members[0], members[2], members[4], (7,) * 20):
+        others = [m for m in members if m != here]
+        counts = Counter(part.mutate(here, rng) for _ in range(100))
+        assert set(counts) == set(others)
+
+
 def test_everything_else_is_the_full_space():
     """Strings, indices and whatever methods a space has."""
     cells = NASBench201Space()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from nasharness.benchmarks import catalogue
 from nasharness.benchmarks.catalogue import Entry, FetchError, SourceFile
 from nasharness.benchmarks.columns import TableError, open_columns, write_columns
+from nasharness.benchmarks.digits201 import FILE
 from nasharness.benchmarks.imported import ImportTableError
 from nasharness.harness.data_cli import data_app
 
@@ -234,6 +235,29 @@ def test_verify(data, converter, tmp_path):
     text = data("verify", "small", code=1)
     assert "FAIL" in text
     assert "its columns are not those that were written" in text
+
+
+def test_a_built_file(data, tmp_path):
+    """What `nasharness build` wrote names no kind; it is described and checked all the same."""
+    content = bytearray(FILE.read_bytes())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.safetensors").write_bytes(content)
+    assert "val_accuracy   float32 (5260, 1, 6)" in data("info", "mine")
+    assert "all architectures of nasbench201, written by `nasharness build`" in data("list")
+    assert data("verify", "mine").splitlines()[1:] == [
+        "ok   its columns fit the 15,625 architectures of nasbench201",
+        "2 of 2 hold",
+    ]
+    content[-1] ^= 1
+    (tmp_path / "changed.safetensors").write_bytes(content)
+    assert "its columns are not those that were written" in data("verify", "changed.safetensors", code=1)
+
+
+def test_info_is_readable(data, tmp_path):
+    """A long fact is cut off in words, and whole in JSON."""
+    write_columns(tmp_path / "a.safetensors", {}, kind="x", metadata={"long": list(range(1000))})
+    assert max(map(len, data("info", "a.safetensors").splitlines())) < 400
+    assert json.loads(data("info", "a.safetensors", "--json"))["metadata"]["long"] == list(range(1000))
 
 
 def test_import(data, tmp_path):

@@ -2,11 +2,14 @@
 
 import textwrap
 
+import pandas as pd
 import pytest
 
 from nasharness import Benchmark, load
 from nasharness.benchmarks.columns import TableError
+from nasharness.benchmarks.imported import import_table, load_space
 from nasharness.harness.registry import OptimizerSpec, RegistryError, entry_points, optimizer_spec, resolve, split_ids
+from nasharness.harness.study import Study, compare
 from nasharness.optimizers.random_search import RandomSearch
 from nasharness.optimizers.regularized_evolution import RegularizedEvolution
 
@@ -206,3 +209,29 @@ def test_an_id_with_a_dataset_finds_its_newest_version():
     assert resolve("benchmarks", "nasbench201/cifar10") is resolve("benchmarks", "nasbench201-v1/cifar10")
     with pytest.raises(RegistryError, match="did you mean nasbench201-v1/cifar100? or nasbench201-v1/cifar10"):
         resolve("benchmarks", "nasbench201/cifar")
+
+
+def test_metrics_do_not_change_the_users_own_object(module, tmp_path):
+    """A benchmark that a module holds ready is copied before something is attached to it."""
+    metrics = tmp_path / "ms.safetensors"
+    frame = pd.DataFrame({"architecture": range(3), "ms": [1.0, 2, 3]})
+    frame.to_csv(tmp_path / "ms.csv", index=False)
+    import_table(load_space("nasbench201"), tmp_path / "ms.csv", metrics, name="ms", metrics_only=True)
+    name = module("import nasharness as nh; ready = nh.load('digits201')", "readymodule")
+    for _ in range(2):
+        found = load(f"{name}:ready(metrics={str(metrics)!r})")
+        assert found.metric("ms", [found.space.from_index(1)]).tolist() == [2]
+    plain = load(f"{name}:ready")
+    assert (plain.id, plain.metrics) == ("digits201-v1", ("params", "flops"))
+    with pytest.raises(TableError, match=r"attach it to one with \(metrics='ms'\)"):
+        load(str(metrics))
+
+
+def test_a_study_of_an_opened_benchmark_is_opened_again(module, tmp_path):
+    """Its record says how to open the same benchmark, parameters included."""
+    name = module(PARAMETERS, "againmodule")
+    opened = load(f"{name}:make(depth=5)")
+    compare("random_search", opened, 5, repetitions=1, out=tmp_path / "study")
+    again = Study.open(tmp_path / "study")
+    assert (again.benchmark.id, again.benchmark.depth) == (opened.id, 5)
+    assert again.summary().rows[0].repetitions == 1

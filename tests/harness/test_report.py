@@ -526,7 +526,21 @@ def test_a_benchmark_without_test_accuracies_is_reported_on_validation(tmp_path:
     ]
     page = write_report(_two_strategies(), benchmark, tmp_path, specification={}).read_text()
     assert "it has none" in page
-    assert "The benchmark has no test accuracies." in page
+    assert "The benchmark has no test accuracies, or lacks those of some incumbents." in page
+
+
+def test_strategies_are_not_compared_on_the_test_accuracies_that_happen_to_be_known(tmp_path: Path) -> None:
+    """Where one incumbent has none, means would be of a biased sample, and the run without would count as the worst."""
+    test = list(TEST)
+    test[VALIDATION.index(0.85)] = NAN  # the incumbent that "good" ends with
+    benchmark = make_benchmark(test, VALIDATION)
+    measured = measure(_two_strategies(), benchmark)
+    assert {m.split for m in measured} == {"validation"}
+    assert all(np.isnan(m.test_regret).all() for m in measured)
+    good = summarise_measured(measured).rows[0]
+    assert good.beats_baseline is not None
+    assert good.beats_baseline.value == 1.0
+    write_report(_two_strategies(), benchmark, tmp_path, specification={})
 
 
 def test_an_unknown_optimum_is_replaced_by_the_best_found(tmp_path: Path) -> None:
