@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -326,18 +326,25 @@ class _Trainings:
 
     def __init__(self, benchmark: Benchmark, rng: np.random.Generator) -> None:
         self._query, self._resumable, self._rng = benchmark.query, benchmark.resumable, rng
-        self._latest: dict[Architecture, tuple[int, int, float]] = {}  # ticket, epochs, seconds
+        self._latest: dict[Architecture, tuple[Any, int, float]] = {}  # the generator's state, epochs, seconds
 
     def query(self, arch: Architecture, epochs: int, resume: bool) -> tuple[Evaluation, float]:
         """The answer, and what it costs beyond what was paid before."""
         before = self._latest.get(arch) if resume and self._resumable else None
         if before is not None and not before[1] < epochs:
             before = None
-        # One number stands for the training run, so that going on meets the same run of the table.
-        ticket = int(self._rng.integers(1 << 62)) if before is None else before[0]
-        answer = self._query(arch, epochs, np.random.Generator(np.random.PCG64(ticket)))
+        source = self._rng.bit_generator
+        now = source.state
+        if before is None:
+            answer = self._query(arch, epochs, self._rng)
+        else:  # the same draws as before meet the same training run of the table
+            source.state = before[0]
+            try:
+                answer = self._query(arch, epochs, self._rng)
+            finally:
+                source.state = now
         _, seconds, trained, _ = answer
-        self._latest[arch] = (ticket, trained, seconds)
+        self._latest[arch] = (now if before is None else before[0], trained, seconds)
         return answer, seconds if before is None else max(0.0, seconds - before[2])
 
 

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,7 +39,7 @@ from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..harness.core import Proposal, Trial
 from .base import Optimizer
 from .encodings import ENCODINGS, Encoding, encode, has_paths
-from .gp_bo import History
+from .gp_bo import History, standardise
 
 Array = npt.NDArray[np.float64]
 
@@ -137,9 +138,7 @@ class Bananas(Optimizer):
         if len(candidates) <= 1:  # nothing to choose from
             return candidates or [self.space.sample(self.rng)]
         archs, values = self._told.points(self.max_points)
-        y = values - values.mean()
-        y /= y.std() or 1.0
-        self.networks.fit(self._encode(archs), y, self.rng)
+        self.networks.fit(self._encode(archs), standardise(values), self.rng)
         predicted = self.networks.predict(self._encode(candidates))
         samples = self.rng.normal(predicted.mean(axis=0), predicted.std(axis=0))
         return [candidates[i] for i in np.argsort(-samples, kind="stable")[: self.k]]
@@ -161,12 +160,14 @@ class MLPEnsemble:
     ) -> None:
         self.ensemble, self.layers, self.width = ensemble, layers, width
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
-        self._layers: list[tuple[Array, Array]] = []  # weights (ensemble, inputs, outputs) and biases (ensemble, 1, outputs)
+        self._layers: list[
+            tuple[Array, Array]
+        ] = []  # weights (ensemble, inputs, outputs) and biases (ensemble, 1, outputs)
 
     def initialise(self, columns: int, rng: np.random.Generator) -> Array:
         """Draw weights. Returns all parameters as one vector; the layers are views of it."""
         widths = [columns, *[self.width] * self.layers, 1]
-        parameters = np.zeros(self.ensemble * sum((a + 1) * b for a, b in zip(widths, widths[1:], strict=False)))
+        parameters = np.zeros(self.ensemble * sum((a + 1) * b for a, b in pairwise(widths)))
         self._layers = self._views(parameters, widths)
         for weights, _ in self._layers:
             bound = np.sqrt(6.0 / (weights.shape[1] + weights.shape[2]))
@@ -188,8 +189,8 @@ class MLPEnsemble:
                 step += 1  # Adam: Kingma and Ba 2015, algorithm 1
                 first += 0.1 * (gradient - first)
                 second += 0.01 * (gradient * gradient - second)
-                rate = self.learning_rate * np.sqrt(1 - 0.99**step) / (1 - 0.9**step)
-                parameters -= rate * first / (np.sqrt(second) + 1e-8)
+                rate = self.learning_rate / (1 - 0.9**step)
+                parameters -= rate * first / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
 
     def forward(self, x: Array) -> list[Array]:
         """The inputs `(ensemble, n, columns)` and the output of every layer, the last of which is `(ensemble, n, 1)`."""
@@ -217,7 +218,7 @@ class MLPEnsemble:
 
     def _views(self, parameters: Array, widths: Sequence[int]) -> list[tuple[Array, Array]]:
         views, end = [], 0
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in pairwise(widths):
             start, middle, end = end, end + self.ensemble * a * b, end + self.ensemble * (a + 1) * b
             views.append(
                 (

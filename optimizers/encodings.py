@@ -32,8 +32,8 @@ import numpy.typing as npt
 
 from ..benchmarks.spaces import nasbench201
 from ..benchmarks.spaces.base import Architecture, SearchSpace
-from ..benchmarks.spaces.darts import DARTSSpace
 from ..benchmarks.spaces.darts import OPERATIONS as DARTS_OPERATIONS
+from ..benchmarks.spaces.darts import DARTSSpace
 from ..benchmarks.spaces.nasbench101 import NASBench101Space, wiring
 from ..benchmarks.spaces.nasbench201 import NASBench201Space
 
@@ -44,7 +44,13 @@ Path: TypeAlias = tuple[int, tuple[int, ...]]
 """(group, operations from input to output): paths of different groups never share a column."""
 
 _NB201, _NB101, _DARTS = NASBench201Space(), NASBench101Space(), DARTSSpace()
-_NASZILLA_201 = (3, 4, 1, 2, 0)  # avg_pool_3x3, nor_conv_1x1, nor_conv_3x3, none, skip_connect: its order of our operations
+_NASZILLA_201 = (
+    3,
+    4,
+    1,
+    2,
+    0,
+)  # avg_pool_3x3, nor_conv_1x1, nor_conv_3x3, none, skip_connect: its order of our operations
 _PATHS_201 = ((3,), (0, 4), (1, 5), (0, 2, 5))  # the dimensions along every path through four nodes
 
 

@@ -100,7 +100,8 @@ class GPBO(Optimizer):
         self.pool = pool
         self.parents = parents
         self.max_points = max_points
-        self._model = GaussianProcess(WeisfeilerLehmanKernel(space) if kernel == "wl" else HammingKernel(space))
+        family: Kernel[Any] = WeisfeilerLehmanKernel(space) if kernel == "wl" else HammingKernel(space)
+        self._model = GaussianProcess(family)
         self._told = History(space)
         self._queue: deque[Architecture] = deque()
         self._n_asked = 0
@@ -129,12 +130,16 @@ class GPBO(Optimizer):
         if not candidates:
             return [self.space.sample(self.rng)]
         archs, values = self._told.points(self.max_points)
-        z = np.log(np.maximum(1.0 - values, _SMALLEST_ERROR))
-        z -= z.mean()
-        z /= z.std() or 1.0
+        z = standardise(np.log(np.maximum(1.0 - values, _SMALLEST_ERROR)))
         self._model.fit(archs, z)
         mean, deviation = self._model.predict(candidates)
         return [candidates[i] for i in largest(expected_improvement(mean, deviation, z.min()), self.batch)]
+
+
+def standardise(values: Array) -> Array:
+    """Values with mean 0 and standard deviation 1; zeros where they are all the same."""
+    deviation = float(values.std())
+    return (values - values.mean()) / deviation if deviation > 1e-9 else np.zeros_like(values)
 
 
 def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
@@ -150,7 +155,8 @@ def largest(scores: Array, n: int) -> list[int]:
     machine.
     """
     scale = float(np.abs(scores).max()) or 1.0
-    return np.argsort(-np.round(scores / scale, 9), kind="stable")[:n].tolist()
+    order: list[int] = np.argsort(-np.round(scores / scale, 9), kind="stable").tolist()
+    return order[:n]
 
 
 # ------------------------------------------------------------------------------------------------- what was told
@@ -250,7 +256,9 @@ Features = TypeVar("Features")
 class Kernel(Protocol[Features]):
     """A family of kernels with k(a, a) = 1, by a hyper-parameter."""
 
-    grid: tuple[float, ...]
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The values of the hyper-parameter to choose from."""
 
     def learn(self, archs: Sequence[Architecture]) -> Features:
         """Features of the points of the model, which later calls of `features` refer to."""
@@ -401,10 +409,10 @@ class GaussianProcess:
 
 
 def log_marginal_likelihood(gram: Array, noise: float, z: Array) -> float:
-    """log p(z) under the covariance s^2 (gram + noise I) with the best s^2, which is z' (gram + noise I)^-1 z / n.
+    """The logarithm of p(z) under the covariance s^2 (gram + noise I) with the best s^2.
 
-    That is -(n log(2 pi s^2) + log det(gram + noise I) + n) / 2. It is -infinity where rounding leaves no positive definite
-    matrix, and where z is 0 everywhere, so that every s^2 > 0 is too large.
+    With s^2 = z' (gram + noise I)^-1 z / n it is -(n log(2 pi s^2) + log det(gram + noise I) + n) / 2. It is -infinity where
+    rounding leaves no positive definite matrix, and where z is 0 everywhere, so that every s^2 > 0 is too large.
     """
     n = len(z)
     try:

@@ -3,7 +3,7 @@
 Zoph and Le, "Neural Architecture Search with Reinforcement Learning", ICLR 2017, sections 3.1, 3.2 and 4.1.
 https://arxiv.org/abs/1611.01578
 Zoph, Vasudevan, Shlens and Le, "Learning Transferable Architectures for Scalable Image Recognition", CVPR 2018 (NASNet),
-which trains it by proximal policy optimization. https://arxiv.org/abs/1707.07012
+appendix A, which trains it by proximal policy optimization. https://arxiv.org/abs/1707.07012
 Schulman et al., "Proximal Policy Optimization Algorithms", 2017, equation 7. https://arxiv.org/abs/1707.06347
 
 The method
@@ -122,7 +122,7 @@ class LSTMController(Optimizer):
         clip: how far PPO may change the probability of a choice per update, as a fraction of it.
         epochs: steps of PPO on the same children.
 
-    Presets: `nasnet` is the controller of the NASNet paper (PPO); its papers leave `clip` and `epochs` open.
+    Presets: `nasnet` is the controller of the NASNet paper, appendix A.2 and A.3; it leaves `clip` and `epochs` of PPO open.
 
     Raises:
         ValueError: a hyper-parameter is out of range.
@@ -134,6 +134,7 @@ class LSTMController(Optimizer):
             "layers": 1,
             "init": 0.1,
             "learning_rate": 0.00035,
+            "batch": 20,
             "momentum": 0.95,
             "power": 1.0,
             "entropy": 1e-5,

@@ -42,7 +42,7 @@ class MnasNet(RegularizedEvolution):
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        **RegularizedEvolution.presets,
+        "nats": RegularizedEvolution.presets["nats"],
         "hard": {"alpha": 0.0, "beta": -1.0},
     }
 

@@ -133,8 +133,8 @@ def non_dominated_sort(costs: Floats) -> Iterator[list[int]]:
     `p` dominates `q` if it is nowhere worse and somewhere better. Fast non-dominated sorting (section III-A): count for
     each how many dominate it, take those with none, and reduce the counts of those that they dominate.
     """
-    no_worse: npt.NDArray[np.bool_] = (costs[:, None] <= costs[None]).all(axis=2)
-    dominates: npt.NDArray[np.bool_] = no_worse & ~no_worse.T  # no worse, and not the other way round: somewhere better
+    no_worse: npt.NDArray[np.bool_] = np.logical_and.reduce(costs[:, None] <= costs[None], axis=2)
+    dominates = no_worse & ~no_worse.T  # no worse, and not the other way round: somewhere better
     dominators = dominates.sum(axis=0)
     current = np.flatnonzero(dominators == 0)
     while len(current):
@@ -155,8 +155,8 @@ def crowding_distance(costs: Floats) -> Floats:
     for m in range(objectives):
         column = costs[:, m]
         finite = column[np.isfinite(column)]
-        column = np.minimum(column, finite.max(initial=-np.inf))
         order = np.argsort(column, kind="stable")
+        column = np.minimum(column, finite.max(initial=-np.inf))
         distance[order[[0, -1]]] = np.inf
         span = column[order[-1]] - column[order[0]] if len(finite) else 0.0
         if span > 0:

@@ -33,7 +33,8 @@ class PASHA(ASHA):
 
     Rankings agree if every architecture of the top rung would be at its place after the shorter training too, give or take
     epsilon: the accuracy by which learning curves criss-cross, that is noise (`noise`). It is measured on the learning
-    curves of the top rung, so where the benchmark has none it stays 0 and the rankings have to agree exactly.
+    curves of the top rung, so where the benchmark has none it stays 0 and the rankings have to agree exactly. A search may
+    well end without a single training on the full schedule.
 
     Args:
         fidelities: epochs that can be asked for, ascending. With one or two rungs this is ASHA.
@@ -142,5 +143,6 @@ class _TopRung:
 
     def distances(self) -> Floats:
         n = min(self._n, WINDOW)
-        known = self._distances[:n, :n]
-        return known[~np.isnan(known)]
+        all_pairs = self._distances[:n, :n]
+        known: Floats = all_pairs[~np.isnan(all_pairs)]
+        return known

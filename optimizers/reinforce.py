@@ -1,6 +1,6 @@
 """REINFORCE with independent softmax policies: the policy-gradient baseline of NAS-Bench-201.
 
-Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020, section 5 ("RL"),
+Dong and Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR 2020, section 5,
 https://arxiv.org/abs/2001.00326, with the settings of NATS-Bench (TPAMI 2021), https://arxiv.org/abs/2009.00437. The rule is
 that of Williams, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning", Machine
 Learning 8, 1992.
@@ -22,7 +22,7 @@ The method
     of r_t in b_t. The first trial, w = 1, changes nothing.
 
 Where this file differs from the papers:
-    * The reward is the accuracy as a fraction; the papers' is in percent. Adam divides the scale out again.
+    * The reward is the accuracy as a fraction; the papers' is in percent. Adam divides the scale out again, all but its epsilon.
     * In a constrained space an architecture is drawn until it is valid, and uniformly from the space after `_TRIES`
       draws. The gradient stays that of the unconditioned log p(a).
     * A failed trial (NaN) is rewarded as the worst trial so far; before the first success it changes nothing.

@@ -81,8 +81,7 @@ def test_partial_epochs_cost_less(tiny_benchmark):
     """A proposal that names its epochs gets the accuracy after them and pays for them only."""
     result = run(proposing(lambda self: Proposal((1, 1, 1), 2)), tiny_benchmark, Budget(evaluations=1), seed=2)
     _, rng = generators(2, tiny_benchmark.id, "Proposing", 0)
-    ticket = np.random.default_rng(int(rng.integers(1 << 62)))
-    expected = tiny_benchmark.query((1, 1, 1), 2, ticket)
+    expected = tiny_benchmark.query((1, 1, 1), 2, rng)
     assert (result.trials.value[0], result.trials.seconds[0], result.trials.epochs[0]) == expected[:3]
     assert result.trials.status.tolist() == [STATUSES.index("stopped")]
 

@@ -2,28 +2,25 @@
 
 import bz2
 import pickle
-import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from nats_files import official_meta, official_states, write_legacy
 
 from nasharness.benchmarks.convert.nats import convert
 from nasharness.benchmarks.formats.nats import stream_architectures
 
-_made = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "test_nats_format.py"))
-
 
 @pytest.fixture(scope="module")
 def infos():
-    return {i: _made["official_states"]("nasbench201", i) for i in range(2)}
+    return {i: official_states("nasbench201", i) for i in range(2)}
 
 
 def copies(infos, n):
     """n architectures that share curves, so that a large file is made quickly."""
     for i in range(n):
-        states = _made["official_states"]("nasbench201", i, schedules=["12"], datasets=["cifar10"])
+        states = official_states("nasbench201", i, schedules=["12"], datasets=["cifar10"])
         text = states["12"]["arch_str"]
         yield i, {key: renamed(state, i, text) for key, state in infos[i % len(infos)].items()}
 
@@ -57,7 +54,7 @@ def pth(infos, tmp_path_factory):
         path = tmp_path_factory.mktemp("nats") / f"{n}.pth"
         # A copy of its own for each architecture, as in the files: nothing is shared through the memo.
         parts = {i: pickle.loads(pickle.dumps(dict(states), 2)) for i, states in copies(infos, n)}
-        _made["write_legacy"](path, _made["official_meta"]("nasbench201", parts, old=True))
+        write_legacy(path, official_meta("nasbench201", parts, old=True))
         return path
 
     return make

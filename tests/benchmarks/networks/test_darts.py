@@ -29,14 +29,6 @@ def tiny(arch=V2, **settings):
     return DARTSNetwork(arch, **{"channels": 2, "layers": 3, "auxiliary": False, **settings})
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    """Networks are initialised from torch's global generator; leave it as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
 @pytest.fixture(scope="module")
 def networks(shared_data):
     """Numbers of the official models."""

@@ -19,14 +19,6 @@ ARCHS = st.tuples(*[st.integers(0, 7)] * 5)
 DATASETS = {"cifar10-valid": (10, 32), "cifar10": (10, 32), "cifar100": (100, 32), "ImageNet16-120": (120, 16)}
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    """Networks are initialised from torch's global generator; leave it as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
 @pytest.fixture(scope="module")
 def queries(shared_data):
     """Answers of the official API."""

@@ -26,14 +26,6 @@ def tiny(arch, **settings):
     return NASBench201Network(arch, **{"channels": 2, "cells": 1, "input_channels": 1, **settings})
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    """Networks are initialised from torch's global generator; leave it as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
 @pytest.fixture(scope="module")
 def vectors(shared_data):
     """Numbers of the official models."""

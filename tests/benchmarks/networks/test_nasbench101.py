@@ -29,14 +29,6 @@ SPACE = NASBench101Space()
 LINE = Graph(2, 1, ())
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    """Networks are initialised from torch's global generator; leave it as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
-
-
 @pytest.fixture(scope="module")
 def specs(shared_data):
     """Cells with the official number of trainable parameters."""

@@ -5,16 +5,15 @@ import hashlib
 import math
 import os
 import pickle
-import runpy
 import signal
 import subprocess
 import sys
 import textwrap
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from nats_files import official_meta, official_states, small, write_legacy
 
 from nasharness.benchmarks.columns import open_columns
 from nasharness.benchmarks.convert import nats
@@ -24,10 +23,6 @@ from nasharness.benchmarks.formats.nats import SPACES
 
 TSS, SSS = "NATS-tss-v1_0-3ffb9-simple", "NATS-sss-v1_0-50262-simple"
 PTH = "nb201_legacy_pth_layout_3archs.pth"
-_made = runpy.run_path(str(Path(__file__).with_name("test_nats_format.py")))
-official_states, official_meta, write_legacy, small = (
-    _made[name] for name in ("official_states", "official_meta", "write_legacy", "small")
-)
 
 
 def write_folder(folder, infos, space="nasbench201", *, meta=True):
