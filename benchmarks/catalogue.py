@@ -22,6 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from . import library
+from .columns import TableError
 
 Progress = Callable[[int, int], None]
 """Called with (done, total); for a download these are bytes."""
@@ -539,3 +540,25 @@ def _only_folder(folder: Path) -> Path:
     """The one folder inside `folder`, if it holds nothing else; an archive of a folder unpacks to that."""
     inside = list(folder.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+
+
+def find(name: str) -> Path:
+    """The file of a converted or imported table.
+
+    Raises:
+        TableError: it is not there; the message says which commands put it there.
+    """
+    path = library.converted_path(name)
+    if path.is_file():
+        return path
+    if name in CATALOGUE:
+        raise TableError(
+            f"{CATALOGUE[name].title} is not converted yet (there is no {path}). Get the official file with"
+            f" `nasharness data fetch {name}`, then convert it once with `nasharness data convert {name} FILE`."
+        )
+    known = ", ".join(library.installed()) or "none"
+    raise TableError(
+        f"there is no table {name!r} in {path.parent}; there are: {known}."
+        f" A table of your own comes there with `nasharness data import SPACE TABLE.csv --name {name}`;"
+        f" official files: {', '.join(CATALOGUE)} (`nasharness data list`)."
+    )

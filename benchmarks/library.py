@@ -47,27 +47,3 @@ def converted_path(name: str) -> Path:
 def installed() -> dict[str, Path]:
     """Every converted or imported table by name, sorted."""
     return {path.name.removesuffix(".safetensors"): path for path in sorted(data_folder().glob("[!.]*.safetensors"))}
-
-
-def find(name: str) -> Path:
-    """The file of a converted or imported table.
-
-    Raises:
-        TableError: it is not there; the message says which commands put it there.
-    """
-    from .catalogue import CATALOGUE
-
-    path = converted_path(name)
-    if path.is_file():
-        return path
-    if name in CATALOGUE:
-        raise TableError(
-            f"{CATALOGUE[name].title} is not converted yet (there is no {path}). Get the official file with"
-            f" `nasharness data fetch {name}`, then convert it once with `nasharness data convert {name} FILE`."
-        )
-    known = ", ".join(installed()) or "none"
-    raise TableError(
-        f"there is no table {name!r} in {path.parent}; there are: {known}."
-        f" A table of your own comes there with `nasharness data import SPACE TABLE.csv --name {name}`;"
-        f" official files: {', '.join(CATALOGUE)} (`nasharness data list`)."
-    )

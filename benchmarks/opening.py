@@ -10,8 +10,8 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from .catalogue import find
 from .columns import TableError, open_columns
-from .library import find
 
 if TYPE_CHECKING:
     from .base import Benchmark

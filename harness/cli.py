@@ -9,15 +9,14 @@ import json
 import os
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from .data_cli import data_app
+from .terminal import Json, Quiet, fail, progress, status
 
 if TYPE_CHECKING:
     from .study import Study
@@ -35,14 +34,12 @@ app = typer.Typer(
 
 app.add_typer(data_app, name="data")
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Objective = Annotated[
     str | None,
     typer.Option(
         help="Report the trade-off of accuracy with this metric: flops, params, ... (default: the optimizers')"
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 def main() -> None:
@@ -50,9 +47,9 @@ def main() -> None:
     try:
         app()
     except OSError as error:
-        _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 2)
+        fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), 2)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        fail("interrupted", 130)
     except (ValueError, RuntimeError) as error:
         # Imported here, so that `--help` does not load NumPy. Any other error is ours: it keeps its traceback.
         from ..benchmarks.build import BuildError
@@ -60,67 +57,10 @@ def main() -> None:
         from .store import StoreError
 
         if isinstance(error, ValueError | StoreError):
-            _fail(str(error), 2)
+            fail(str(error), 2)
         if isinstance(error, RunError | BuildError):
-            _fail(str(error), 1)
+            fail(str(error), 1)
         raise
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"nasharness: {message}\n")
-    raise SystemExit(code)
-
-
-@contextmanager
-def _progress(description: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with an ETA on standard error, from the first second on; `update(done, total)` moves it."""
-    if quiet:
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        "eta",
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=None)
-        last = 0.0
-
-        def update(done: int, total: int) -> None:
-            nonlocal last
-            bar.update(task, completed=done, total=total)
-            if not console.is_terminal and (done == total or time.monotonic() - last > 30):  # a log, not a screen
-                last = time.monotonic()
-                console.print(f"{description}: {done} of {total}")
-
-        yield update
-
-
-@contextmanager
-def _status(description: str, quiet: bool) -> Iterator[None]:
-    """A spinner on a terminal's standard error."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield
-        return
-    with console.status(description):
-        yield
 
 
 _NARROW = ("strategy", "test regret, mean", "P(better than random)", "validation regret, mean", "simulated s")
@@ -244,7 +184,7 @@ def compare(
         _check_objective(settings["objective"], settings["benchmark"])
     failure: StudyError | None = None
     try:
-        with _progress(f"{settings['benchmark']}", quiet or as_json) as update:
+        with progress(f"{settings['benchmark']}", quiet or as_json) as update:
             finished = run_study(
                 settings["optimizers"],
                 settings["benchmark"],
@@ -262,7 +202,7 @@ def compare(
     if finished.runs:  # the page is about all that the folder holds, also from earlier calls
         _report(Study.open(folder), folder, settings["objective"], quiet, as_json)
     if failure is not None:
-        _fail(str(failure), 1)
+        fail(str(failure), 1)
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -335,7 +275,7 @@ def _interrupted(folder: Path) -> NoReturn:
             count = len(store.finished())
     except StoreError:
         count = 0
-    _fail(
+    fail(
         f"interrupted. {count} finished runs are kept in {folder}; to go on, give the same command again:\n"
         f"  nasharness {shlex.join(sys.argv[1:])}",
         130,
@@ -343,7 +283,7 @@ def _interrupted(folder: Path) -> NoReturn:
 
 
 def _report(study: Study, folder: Path, objective: str | None, quiet: bool, as_json: bool) -> None:
-    with _status("writing the report", quiet or as_json):
+    with status("writing the report", quiet or as_json):
         page = study.report(folder, objective=objective)
     if as_json:
         import dataclasses
@@ -452,7 +392,7 @@ def build(
     schedule = Schedule(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
     spec = BuildSpec(images=images, seeds=numbers, channels=channels, cells=cells, schedule=schedule, space=space)
     try:
-        with _progress("networks trained", quiet) as update:
+        with progress("networks trained", quiet) as update:
             path = build_locally(
                 spec,
                 out,
@@ -461,7 +401,7 @@ def build(
                 progress=lambda done, total, failed: update(done, total),
             )
     except KeyboardInterrupt:
-        _fail(
+        fail(
             f"interrupted. Finished networks are kept in {out}.journal; to go on, give the same command again:\n"
             f"  nasharness {shlex.join(sys.argv[1:])}",
             130,

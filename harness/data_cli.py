@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .terminal import Json, Quiet, fail, progress
+
 if TYPE_CHECKING:
     from ..benchmarks.columns import Columns
 
@@ -23,8 +25,6 @@ data_app = typer.Typer(
 )
 
 _LONGEST = 300  # characters of one fact
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `nasharness data list` shows it.")]
 
 
@@ -108,15 +108,14 @@ def fetch(
     A download that was cut off goes on when the same command is given again.
     """
     from ..benchmarks.catalogue import fetch as fetch_file
-    from .cli import _fail, _progress
 
     try:
-        with _progress(f"{name}, MiB", quiet or as_json) as update:
+        with progress(f"{name}, MiB", quiet or as_json) as update:
             fetched = fetch_file(
                 name, file, mirror=mirror, progress=lambda done, total: update(done >> 20, total >> 20)
             )
     except KeyboardInterrupt:
-        _fail(f"interrupted. To go on, give the same command again:\n  {_same_command()}", 130)
+        fail(f"interrupted. To go on, give the same command again:\n  {_same_command()}", 130)
     following = f"nasharness data convert {name} {shlex.quote(str(fetched.path))}"
     if as_json:
         found = {
@@ -148,7 +147,6 @@ def convert(
     from ..benchmarks import library
     from ..benchmarks.catalogue import entry
     from ..benchmarks.columns import open_columns
-    from .cli import _fail, _progress
 
     official = entry(name)
     if jobs is not None and jobs < 1:
@@ -167,14 +165,14 @@ def convert(
     temporary = target.with_name(f".{target.name}.converting")
     start = time.perf_counter()
     try:
-        with _progress(f"converting {file.name}", quiet or as_json) as update:
+        with progress(f"converting {file.name}", quiet or as_json) as update:
             official.convert()(file, temporary, jobs=jobs or os.cpu_count() or 1, progress=_in_mib(update))
         columns = open_columns(temporary, kind=official.kind)
         if official.space not in (None, found := columns.metadata.get("space")):
             raise DataError(f"{file} holds {found}, which is not {name}: give the name that `nasharness data list` has")
         temporary.replace(target)
     except KeyboardInterrupt:
-        _fail(f"interrupted; {target} is as it was. To go on, give the same command again:\n  {_same_command()}", 130)
+        fail(f"interrupted; {target} is as it was. To go on, give the same command again:\n  {_same_command()}", 130)
     finally:
         temporary.unlink(missing_ok=True)
     result = {
@@ -227,9 +225,9 @@ def _same_command() -> str:
 
 def _path(name: str) -> Path:
     """A file given by path, or a table of the data folder given by name."""
-    from ..benchmarks import library
+    from ..benchmarks.catalogue import find
 
-    return Path(name) if name.endswith(".safetensors") else library.find(name)
+    return Path(name) if name.endswith(".safetensors") else find(name)
 
 
 @data_app.command()
@@ -352,7 +350,6 @@ def import_command(
     from ..benchmarks import library
     from ..benchmarks.catalogue import CATALOGUE
     from ..benchmarks.imported import import_table, load_space
-    from .cli import _fail, _progress
 
     target = library.converted_path(name)
     if name in CATALOGUE:
@@ -361,7 +358,7 @@ def import_command(
         raise DataError(f"there is a table {name!r} already ({target}); --force replaces it")
     opened = load_space(space)
     try:
-        with _progress("rows", quiet or as_json) as update:
+        with progress("rows", quiet or as_json) as update:
             report = import_table(
                 opened,
                 table,
@@ -378,7 +375,7 @@ def import_command(
                 progress=update,
             )
     except KeyboardInterrupt:
-        _fail(f"interrupted; nothing was written. To begin again:\n  {_same_command()}", 130)
+        fail(f"interrupted; nothing was written. To begin again:\n  {_same_command()}", 130)
     following = (
         f"nasharness compare --benchmark \"ID(metrics='{name}')\""
         if metrics_only

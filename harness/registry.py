@@ -187,8 +187,8 @@ def load(name: str) -> Benchmark:
     if not isinstance(opened, Benchmark):
         raise RegistryError(f"{target!r} gave a {type(opened).__name__}, not a nasharness.Benchmark")
     if attached is not None:
+        from ..benchmarks.catalogue import find
         from ..benchmarks.imported import open_metrics
-        from ..benchmarks.library import find
 
         if not isinstance(attached, str):
             raise RegistryError(f"{target}: metrics is the name of an imported table, not {attached!r}")

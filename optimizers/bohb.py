@@ -14,8 +14,8 @@ Where this file differs from the paper:
     * As in HpBandSter, the authors' code: the good and the bad trials are disjoint, so a model needs twice `min_points`
       trials where the paper needs two more than `min_points`; brackets have its rounding of sizes; and a candidate keeps each
       choice of a good architecture with probability 1 - h, else the choice is drawn from all k.
-    * The bandwidth h of a dimension is the normal reference rule that HpBandSter takes from statsmodels, 1.06 s n**(-1 / (4 + d)) for n
-      architectures of d dimensions, where s is the standard deviation of the choices' numbers. It is cut off at (k - 1) / k,
+    * The bandwidth h of a dimension is the normal reference rule that HpBandSter takes from statsmodels, 1.06 s n**(-1 / (4 + d))
+      for n architectures of d dimensions, where s is the standard deviation of the choices' numbers. It is cut off at (k - 1) / k,
       where the kernel of k choices is uniform; HpBandSter's is not, and beyond that it prefers what the good ones do not have.
       k is the number of choices in the space, not of those that were seen.
     * A failed trial (NaN) is a bad one.
@@ -133,7 +133,7 @@ class BOHB(Optimizer):
             good, bad = self._model
             for _ in range(_REDRAWS):
                 candidates = good.sample(self.num_samples, self.rng)
-                scores = (good.log_density(candidates) - bad.log_density(candidates)).round(_DECIMALS)
+                scores = np.log(good.density(candidates) / bad.density(candidates)).round(_DECIMALS)
                 for i in np.argsort(-scores, kind="stable").tolist():
                     arch = tuple(candidates[i].tolist())
                     if self.space.is_valid(arch):
@@ -176,27 +176,18 @@ class KernelDensity:
         h = np.maximum(1.06 * archs.std(axis=0) * n ** (-1 / (4 + d)), min_bandwidth)
         self.bandwidth: npt.NDArray[np.float64] = np.minimum(h, (k - 1) / k)
         self._archs, self._k = archs, k
-        # A product of kernels is that of d differing choices, times the ratio of equal to differing for each equal one. In
-        # logarithms the sum over equal choices is a matrix product of one-hot encodings. A dimension with one choice adds 0.
-        differing = np.log(np.where(k > 1, self.bandwidth / np.maximum(k - 1, 1), 1.0))
-        equal = np.log1p(-self.bandwidth) - differing
-        self._all_differ = differing.sum()
-        self._starts = np.cumsum(k) - k
-        self._weights = np.repeat(equal, k)
-        self._encoded = self._one_hot(archs).T
+        # Of each dimension the kernel at every choice around every architecture, (k, n).
+        self._kernels = [
+            np.where(np.arange(choices)[:, None] == column, 1 - h, h / max(choices - 1, 1))
+            for choices, column, h in zip(cardinalities, archs.T, self.bandwidth, strict=True)
+        ]
 
-    def _one_hot(self, archs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        encoded = np.zeros((len(archs), len(self._weights)))
-        encoded[np.arange(len(archs))[:, None], archs + self._starts] = 1.0
-        return encoded
-
-    def log_density(self, archs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Logarithm of the density at each of `(m, d)`, `(m,)`."""
-        kernels = (self._one_hot(archs) * self._weights) @ self._encoded
-        kernels += self._all_differ
-        largest = kernels.max(axis=1)  # in spaces of many dimensions the densities themselves leave the range of floats
-        density: npt.NDArray[np.float64] = np.log(np.exp(kernels - largest[:, None]).mean(axis=1)) + largest
-        return density
+    def density(self, archs: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The density at each of `(m, d)`, `(m,)`; one that is too small for a float is the smallest float above 0."""
+        product = np.ones((len(archs), len(self._archs)))
+        for kernel, column in zip(self._kernels, archs.T, strict=True):
+            product *= kernel[column]
+        return np.maximum(product.mean(axis=1), np.finfo(np.float64).tiny)
 
     def sample(self, m: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Candidates `(m, d)`: each is one of the architectures, whose choices are redrawn with probability h."""

@@ -145,7 +145,9 @@ def standardise(values: Array) -> Array:
 def expected_improvement(mean: Array, deviation: Array, best: float) -> Array:
     """E[max(best - z, 0)] for normal z, where small z are good: (best - m) Phi(u) + s phi(u) with u = (best - m) / s."""
     u = (best - mean) / deviation
-    return np.maximum(0.0, deviation * (u * ndtr(u) + np.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)))
+    density = np.exp(-0.5 * u * u) / math.sqrt(2 * math.pi)
+    improvement: Array = deviation * (u * ndtr(u) + density)
+    return np.maximum(improvement, 0.0)
 
 
 def largest(scores: Array, n: int) -> list[int]:
@@ -316,56 +318,61 @@ def subtree_labels(space: SearchSpace, arch: Architecture, depth: int) -> list[l
 class WeisfeilerLehmanKernel:
     """The cosine between counts of subtree labels of rounds 0 to h; with several cells, the mean of their cosines.
 
-    Its features are, for every h, one sparse row per architecture: the counts of each cell, scaled so that rows have length
-    1 and their products are the kernel. Columns are the labels of the points of the model; those that only another
-    architecture has count for its length alone.
+    Features are the counts. For an h they become sparse rows, those of each cell scaled so that rows have length 1 and
+    their products are the kernel. Columns are the labels of the points of the model; a label that only another architecture
+    has counts for its length alone.
     """
 
     grid = _DEPTHS
 
     def __init__(self, space: SearchSpace) -> None:
         self._space = space
+        self._labels: dict[Architecture, list[list[Labels]]] = {}  # of the points of the model
         self._columns: dict[object, int] = {}
-        self._cache: dict[Architecture, list[list[Labels]]] = {}
+        self._points: list[list[list[Labels]]] = []
+        self._rows: dict[int, csr_array] = {}  # of the points, by depth
 
-    def learn(self, archs: Sequence[Architecture]) -> list[csr_array]:
-        self._cache = {arch: self._cache.get(arch) or self._labels(arch) for arch in archs}
+    def learn(self, archs: Sequence[Architecture]) -> list[list[list[Labels]]]:
+        known = self._labels
+        self._labels = {
+            arch: known.get(arch) or subtree_labels(self._space, arch, max(self.grid)) for arch in dict.fromkeys(archs)
+        }
         self._columns = {}
-        for cells in self._cache.values():
+        for cells in self._labels.values():
             for c, rounds in enumerate(cells):
                 for h, counts in enumerate(rounds):
                     for label in counts:
                         self._columns.setdefault((c, h, label), len(self._columns))
-        return self._rows([self._cache[arch] for arch in archs])
+        self._points, self._rows = [self._labels[arch] for arch in archs], {}
+        return self._points
 
-    def features(self, archs: Sequence[Architecture]) -> list[csr_array]:
-        return self._rows([self._labels(arch) for arch in archs])
+    def features(self, archs: Sequence[Architecture]) -> list[list[list[Labels]]]:
+        return [subtree_labels(self._space, arch, max(self.grid)) for arch in archs]
 
-    def matrix(self, a: list[csr_array], b: list[csr_array], parameter: float) -> Array:
-        h = int(parameter)
-        return np.asarray((a[h] @ b[h].T).toarray(), dtype=np.float64)
+    def matrix(self, a: list[list[list[Labels]]], b: list[list[list[Labels]]], parameter: float) -> Array:
+        products = self._scaled(a, int(parameter)) @ self._scaled(b, int(parameter)).T
+        return np.asarray(products.toarray(), dtype=np.float64)
 
-    def _labels(self, arch: Architecture) -> list[list[Labels]]:
-        return subtree_labels(self._space, arch, max(self.grid))
-
-    def _rows(self, counted: Sequence[list[list[Labels]]]) -> list[csr_array]:
-        columns = self._columns
-        result = []
-        for depth in range(max(self.grid) + 1):
-            values: list[float] = []
-            places: list[int] = []
-            ends = [0]
-            for cells in counted:
-                for c, rounds in enumerate(cells):
-                    counts = [((c, h, label), n) for h in range(depth + 1) for label, n in rounds[h].items()]
-                    scale = 1.0 / math.sqrt(len(cells) * sum(n * n for _, n in counts))
-                    for key, n in counts:
-                        if (column := columns.get(key)) is not None:
+    def _scaled(self, counted: list[list[list[Labels]]], depth: int) -> csr_array:
+        if counted is self._points and depth in self._rows:
+            return self._rows[depth]
+        values: list[float] = []
+        places: list[int] = []
+        ends = [0]
+        for cells in counted:
+            for c, rounds in enumerate(cells):
+                squares = sum([n * n for counts in rounds[: depth + 1] for n in counts.values()])
+                scale = 1.0 / math.sqrt(len(cells) * squares)
+                for h, counts in enumerate(rounds[: depth + 1]):
+                    for label, n in counts.items():
+                        if (column := self._columns.get((c, h, label))) is not None:
                             places.append(column)
                             values.append(n * scale)
-                ends.append(len(places))
-            result.append(csr_array((values, places, ends), shape=(len(counted), len(columns))))
-        return result
+            ends.append(len(places))
+        rows = csr_array((values, places, ends), shape=(len(counted), len(self._columns)))
+        if counted is self._points:
+            self._rows[depth] = rows
+        return rows
 
 
 # ---------------------------------------------------------------------------------------------------- the regression

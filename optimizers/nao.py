@@ -27,7 +27,7 @@ Where this file differs from the paper:
     * A token is a choice in a dimension; the paper's blocks share their tokens. At each step the decoder can only say what
       its dimension can choose, so that it never spells nonsense. Where the space forbids the decoded architecture, it does not
       count as new.
-    * N = 100, 50 best and smaller, shorter fits; the paper's values are the preset `paper`.
+    * N = 100, 50 best, smaller steps, and fits that are smaller and shorter; the paper's values are the preset `paper`.
     * No data augmentation, no dropout and no weight decay.
     * An architecture that was evaluated, or failed, is not proposed again. Once none is left to find, proposals are random.
 """
@@ -186,12 +186,13 @@ class NAO(Optimizer):
             "initial": 600,
             "batch": 200,
             "seeds": 100,
+            "eta": 10.0,
             "hidden": 96,
             "epochs": 1000,
             "batch_size": 100,
             "learning_rate": 1e-3,
         },
-        "quick": {"initial": 30, "batch": 40, "seeds": 20, "embedding": 8, "hidden": 12, "epochs": 15, "max_steps": 5},
+        "quick": {"initial": 30, "batch": 40, "seeds": 20, "embedding": 8, "hidden": 12, "epochs": 10, "max_steps": 5},
     }
 
     def __init__(
@@ -202,14 +203,14 @@ class NAO(Optimizer):
         initial: int = 100,
         batch: int = 50,
         seeds: int = 50,
-        eta: float = 10.0,
+        eta: float = 1.0,
         max_steps: int = 20,
         trade_off: float = 0.9,
         embedding: int = 32,
-        hidden: int = 64,
+        hidden: int = 32,
         epochs: int = 100,
         batch_size: int = 50,
-        learning_rate: float = 5e-3,
+        learning_rate: float = 0.01,
     ) -> None:
         super().__init__(space, rng)
         counts = {"initial": initial, "batch": batch, "seeds": seeds, "max_steps": max_steps, "embedding": embedding}

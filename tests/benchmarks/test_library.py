@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from nasharness.benchmarks import library
+from nasharness.benchmarks.catalogue import find
 from nasharness.benchmarks.columns import TableError, write_columns
 
 
@@ -43,7 +44,7 @@ def test_what_is_installed(folder):
     (folder / "downloads").mkdir()
     (folder / "downloads" / "d.safetensors").write_bytes(b"")
     assert library.installed() == {"a.2": folder / "a.2.safetensors", "b": folder / "b.safetensors"}
-    assert library.find("a.2") == folder / "a.2.safetensors"
+    assert find("a.2") == folder / "a.2.safetensors"
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a b", "x.safetensors", "a" * 101, "ü", "dot."])
@@ -56,7 +57,7 @@ def test_names_that_cannot_be_files(folder, name):
 def test_a_missing_table_says_how_to_get_it(folder):
     """For an official one the two commands; for another what there is."""
     with pytest.raises(TableError, match="nasharness data fetch nasbench101.*nasharness data convert nasbench101 FILE"):
-        library.find("nasbench101")
+        find("nasbench101")
     write_columns(library.converted_path("mine"), {"x": np.zeros(1)}, kind="test", metadata={})
     with pytest.raises(TableError, match="no table 'yours'.*there are: mine.*nasharness data import SPACE"):
-        library.find("yours")
+        find("yours")

@@ -1,6 +1,7 @@
 """The run loop: what is recorded, when it ends, and what it refuses."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -346,3 +347,78 @@ def test_bad_seeds(seed, repetition):
     """A seed is a whole number from 0."""
     with pytest.raises(ValueError, match="whole numbers from 0"):
         generators(seed, "b", "o", repetition)
+
+
+class _Costed(Fixed):
+    metrics = ("flops", "params")
+
+
+def test_metrics_are_told_to_those_who_ask(tiny_benchmark, monkeypatch):
+    """By name, as the benchmark answers them, each architecture once; read-only; nothing is looked up for anybody else."""
+    asked = []
+    answer = tiny_benchmark.metric
+    monkeypatch.setattr(tiny_benchmark, "metric", lambda name, archs: asked.append(name) or answer(name, archs))
+    told = []
+
+    class Costed(_Costed):
+        sequence = [*Fixed.sequence, Fixed.sequence[0]]
+
+        def tell(self, trial):
+            super().tell(trial)
+            told.append(trial)
+
+    run(Costed, tiny_benchmark, Budget(evaluations=10))
+    assert asked == ["flops", "params"] * 4
+    for trial in told:
+        assert dict(trial.metrics) == {name: answer(name, [trial.arch])[0] for name in ("flops", "params")}
+        assert type(trial.metrics["flops"]) is float
+    with pytest.raises(TypeError):
+        told[0].metrics["flops"] = 0.0
+    copied = pickle.loads(pickle.dumps(told[0].metrics))
+    assert copied == told[0].metrics
+    asked.clear()
+    run(Fixed, tiny_benchmark, Budget(evaluations=10))
+    assert asked == []
+
+
+def test_metrics_change_no_run(tiny_benchmark):
+    """Told or not, the same proposals get the same answers: nothing is drawn for them."""
+    labelled = [
+        run(OptimizerSpec("one label", factory, {}), tiny_benchmark, Budget(evaluations=4))
+        for factory in (Fixed, _Costed)
+    ]
+    assert labelled[0].fingerprint() == labelled[1].fingerprint()
+
+
+def test_an_unknown_metric_may_be_nan(tiny_benchmark, monkeypatch):
+    """What the benchmark does not know of an architecture is NaN, and the run goes on."""
+    monkeypatch.setattr(tiny_benchmark, "metric", lambda name, archs: np.full(len(archs), np.nan))
+    told = []
+    costed = type("Costed", (_Costed,), {"tell": lambda self, trial: (Fixed.tell(self, trial), told.append(trial))})
+    assert len(run(costed, tiny_benchmark, Budget(evaluations=4)).trials) == 4
+    assert all(math.isnan(x) for trial in told for x in trial.metrics.values())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (("flops", "watts"), "tiny-v1 has no metric 'watts'; its metrics are: params, flops"),
+        ("flops", r"must be a tuple of names, such as \('flops',\), not 'flops'"),
+        ((1,), "must be a tuple of names"),
+    ],
+)
+def test_metrics_that_cannot_be_told(tiny_benchmark, wanted, message):
+    """A name that the benchmark does not have, and what is no tuple of names, end the run before its first trial."""
+    with pytest.raises(RunError, match=message):
+        run(type("Wrong", (Fixed,), {"metrics": wanted}), tiny_benchmark, Budget(evaluations=4))
+
+
+def test_a_metric_that_raises_is_the_benchmarks_fault(tiny_benchmark, monkeypatch):
+    """The message names benchmark, trial and reason."""
+
+    def metric(name, archs):
+        raise KeyError("lost")
+
+    monkeypatch.setattr(tiny_benchmark, "metric", metric)
+    with pytest.raises(RunError, match="the benchmark raised KeyError at trial 0: 'lost'"):
+        run(_Costed, tiny_benchmark, Budget(evaluations=4))

@@ -413,7 +413,7 @@ def test_conformance(check):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", [GP, GP + CHEAP.format("wl"), GP + "@nas_bowl"])
+@pytest.mark.parametrize("name", [GP, GP + CHEAP.format("wl")])
 def test_conformance_at_length(name, check):
     """The defaults, and the graph kernel."""
     check(optimizer_spec(name))
@@ -428,7 +428,7 @@ def test_golden_run(name):
     assert run(name, "digits201", Budget(evaluations=40), seed=1).fingerprint()[:16] == GOLDEN[name]
 
 
-@pytest.mark.parametrize("name", [GP, GP + "@nas_bowl"])
+@pytest.mark.parametrize("name", [GP, pytest.param(GP + "@nas_bowl", marks=pytest.mark.slow)])
 def test_model_chooses_better_than_chance(name):
     """On digits201, mean accuracy of trials 11 to 60: above random search's in each of 14 paired runs (p = 2^-14 < 1e-4)."""
     benchmark = load("digits201")

@@ -65,7 +65,7 @@ def play(optimizer, answer, trials):
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("name", [NSGA2_ID, f"{NSGA2_ID}(population=8)", MNASNET_ID, f"{MNASNET_ID}@hard"])
+@pytest.mark.parametrize("name", [NSGA2_ID, MNASNET_ID, f"{MNASNET_ID}@hard"])
 def test_conformance(name, check):
     """Both keep every rule of the conformance suite."""
     check(optimizer_spec(name))
@@ -169,7 +169,7 @@ def test_failed_trials_and_unknown_costs_rank_last():
 @pytest.mark.parametrize("space", [Space(1), Space(1, 2, 1), Islands(3, 3)], ids=["one", "two", "islands"])
 def test_tiny_spaces_are_searched_for_ever(space, value, cost):
     """One architecture, fewer than the population, no neighbours, all failed or equal: architectures are repeated."""
-    proposed = play(NSGA2(space, np.random.default_rng(0), population=4), lambda i, arch: (value, cost), 40)
+    proposed = play(NSGA2(space, np.random.default_rng(0), population=4), lambda i, arch: (value, cost), 16)
     assert len(set(proposed)) == space.size
 
 
@@ -264,16 +264,17 @@ def test_mnasnet_without_any_known_cost_goes_on():
 def test_the_target_of_a_soft_constraint_is_a_common_factor():
     """With alpha = beta any target gives the same search; with the hard constraint it decides where the search goes."""
 
-    def archs(parameters):
+    def archs(parameters, accuracy=lambda arch: (sum(arch) * 37 % 101) / 101):
         spec = f"{MNASNET_ID}({parameters})"
         space = load("digits201").space
         search = optimizer_spec(spec).make(space, np.random.default_rng(5))
-        return np.array(play(search, lambda i, arch: ((sum(arch) * 37 % 101) / 101, 1.0 + sum(arch)), 400))
+        return np.array(play(search, lambda i, arch: (accuracy(arch), 1.0 + sum(arch)), 300))
 
     assert (archs("target=4.0") == archs("target=16.0")).all()
     assert (archs("target=4.0") == archs("")).all()
-    costs = [1 + archs(f"target={target}, alpha=0.0, beta=-1.0").sum(axis=1)[200:].mean() for target in (4.0, 16.0)]
-    assert costs[0] < 9 < 12 < costs[1]
+    for target in (8.0, 16.0):  # costs are 1 to 25; the more the better, but a tenth more costs a tenth of the reward
+        late = archs(f"target={target}, alpha=0.0, beta=-1.0", lambda arch: 0.5 + sum(arch) / 50)[200:]
+        assert 1 + late.sum(axis=1).mean() == pytest.approx(target, abs=1.5)
 
 
 # ------------------------------------------------------------------------------------------------------------ real data
