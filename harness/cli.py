@@ -139,7 +139,7 @@ def compare(
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Benchmark id. (default: digits201)")] = None,
     optimizers: Annotated[
-        str | None, typer.Option(help=f"Comma-separated ids. (default: {DEFAULT_OPTIMIZERS})")
+        str | None, typer.Option(help=f"Comma-separated ids, or all-black-box. (default: {DEFAULT_OPTIMIZERS})")
     ] = None,
     repetitions: Annotated[int | None, typer.Option(help="Runs per optimizer. (default: 20)")] = None,
     budget: Annotated[
@@ -160,7 +160,7 @@ def compare(
 
     A comparison that was interrupted goes on where it stopped when the same command is given again.
     """
-    from .registry import split_ids
+    from .registry import expand, split_ids
     from .study import Study, StudyError
     from .study import compare as run_study
 
@@ -176,6 +176,7 @@ def compare(
         "objective": objective,
     }
     settings.update({key: value for key, value in given.items() if value is not None})
+    settings["optimizers"] = expand(settings["optimizers"])
     folder = Path(settings["out"] or _default_folder(settings))
     wanted_jobs = settings["jobs"]
     if wanted_jobs is None:  # a worker takes about a second to start, and twenty runs rarely take longer

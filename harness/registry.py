@@ -10,6 +10,7 @@ An optimizer may carry hyper-parameters:
     regularized_evolution@nats                       a preset of the class
     regularized_evolution(population=50, sample=5)   explicit values
     my_package.my_module:MyOptimizer(depth=3)
+    optuna:TPESampler                                any sampler of an installed Optuna
 
 and a benchmark parameters of its protocol:
 
@@ -285,8 +286,12 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
             raise RegistryError(
                 f"cannot read the optimizer {optimizer!r}: write name, name@preset or name(parameter=value)"
             )
-        factory = resolve("optimizers", match["target"])
         label = match["target"]
+        if label.startswith("optuna:"):  # any sampler of an installed Optuna
+            factory = resolve("optimizers", "nasharness.optimizers.optuna:OptunaSampler")
+            parameters["sampler"] = label.partition(":")[2]
+        else:
+            factory = resolve("optimizers", label)
     else:
         match, factory = None, optimizer
         label = getattr(optimizer, "__name__", repr(optimizer))
@@ -311,6 +316,20 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
         takes = list(inspect.signature(factory).parameters)[2:]
         raise RegistryError(f"{label}: {error}; its hyper-parameters are: {', '.join(takes) or 'none'}") from error
     return OptimizerSpec(label, factory, parameters)
+
+
+ALL = "all-black-box"
+
+
+def expand(optimizers: Sequence[Any]) -> list[Any]:
+    """Optimizers with `all-black-box` replaced by every registered strategy that pays for evaluations."""
+    every: list[Any] = []
+    for optimizer in optimizers:
+        if optimizer == ALL:
+            every += [name for name in entry_points("optimizers") if optimizer_spec(name).factory.charges_evaluations]
+        else:
+            every.append(optimizer)
+    return every
 
 
 def _keywords(text: str, label: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..benchmarks.workers import set_up_worker
 from .core import STATUSES, Budget
-from .registry import OptimizerSpec, RegistryError, load, optimizer_spec
+from .registry import OptimizerSpec, RegistryError, expand, load, optimizer_spec
 from .run import Run, RunError, run
 from .store import Store, StoreError
 
@@ -355,7 +355,7 @@ def compare(
     """
     if isinstance(optimizers, str | type | OptimizerSpec):
         optimizers = [optimizers]
-    specs = [optimizer_spec(o) for o in optimizers]
+    specs = [optimizer_spec(o) for o in expand(optimizers)]
     labels = [spec.label for spec in specs]
     if not specs:
         raise RegistryError("no optimizer given")

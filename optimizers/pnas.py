@@ -15,8 +15,8 @@ Where this file differs from the paper:
       is `none`. NAS-Bench-101: vertices 1 to 5 with all their edges and their operation; at rest a vertex has no edges, and is
       pruned. DARTS: nodes 2 to 5 in turn, of the normal and then of the reduction cell; at rest a node is the sum of skip
       connections of its first two possible inputs. Any other space: one dimension after the other; at rest its choice is 0.
-    * An extension that the space forbids gets random choices in the blocks at rest until it is allowed. Those for which none
-      are found are left out.
+    * An extension that the space forbids is left out. If all are forbidden, each is tried with random choices in place of the
+      blocks at rest, 20 times.
     * Of more than `pool` extensions, `pool` random ones are predicted. The paper predicts all.
     * After the last block the search goes on until the budget ends: rounds of the best predictions of the whole space, if it
       has at most `pool` architectures, otherwise of `pool` / 2 random ones and as many mutations of the K best. A round has
@@ -54,6 +54,7 @@ from ..harness.core import Proposal, Trial
 from .base import Optimizer
 
 _TRIES = 100
+_COMPLETIONS = 20
 _ENUMERABLE = 1_000_000  # choice vectors
 
 
@@ -263,21 +264,25 @@ class PNAS(Optimizer):
         numbers: Iterable[int] = range(total)
         if total > self.pool:
             numbers = sorted({int(self.rng.random() * total) for _ in range(self.pool)})
-        at_rest = [d for later in self._blocks[self._level + 1 :] for d in later]
-        tries = self.pool  # of random choices where the plainest are forbidden
-        extensions: dict[Architecture, None] = {}
+        extensions: list[Architecture] = []
         for number in numbers:
             parent, rest = divmod(number, per_parent)
             choices = list(parents[parent])
             for d, n in zip(block, sizes, strict=True):
                 rest, choices[d] = divmod(rest, n)
-            while not self.space.is_valid(tuple(choices)) and at_rest and tries:
-                tries -= 1
-                for d in at_rest:
-                    choices[d] = int(self.rng.random() * self.space.cardinalities[d])
-            if self.space.is_valid(arch := tuple(choices)):
-                extensions[arch] = None
-        return list(extensions)
+            extensions.append(tuple(choices))
+        if not any(map(self.space.is_valid, extensions)):
+            extensions = [arch for plain in extensions for arch in self._random_completions(plain)]
+        return list(dict.fromkeys(filter(self.space.is_valid, extensions)))
+
+    def _random_completions(self, arch: Architecture) -> Iterator[Architecture]:
+        """A few architectures with the choices of `arch` up to the block to decide next, and random ones after it."""
+        at_rest = {d for later in self._blocks[self._level + 1 :] for d in later}
+        for _ in range(_COMPLETIONS):
+            yield tuple(
+                int(self.rng.random() * n) if d in at_rest else choice
+                for d, (choice, n) in enumerate(zip(arch, self.space.cardinalities, strict=True))
+            )
 
     def _candidates(self, at_least: int) -> list[Architecture]:
         """The whole space, or a random half and a half of mutations of the K best."""

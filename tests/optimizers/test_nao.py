@@ -126,7 +126,7 @@ def test_model_learns_to_spell_and_to_predict():
     values = (values - values.mean()) / values.std()
     generator = torch.Generator().manual_seed(0)
     model = AutoEncoder(space.cardinalities, embedding=16, hidden=24, generator=generator)
-    model.fit(archs, values, generator, epochs=60, batch_size=20, learning_rate=0.01, trade_off=0.5)
+    model.fit(archs, values, generator, epochs=40, batch_size=20, learning_rate=0.02, trade_off=0.5)
     with torch.no_grad():
         states = model.encode(archs)
         assert (model.decode(states)[1] == archs).double().mean() > 0.9
@@ -169,7 +169,7 @@ def test_rounds_propose_what_was_decoded_and_then_mutations():
 
 def test_steps_grow_until_there_are_enough():
     """Each further step is decoded only when it is needed, and the starting point at step 0 is nearly always spelt right."""
-    search = NAO(NASBench201Space(), np.random.default_rng(0), **(TINY | {"hidden": 16, "epochs": 60, "eta": 1e-9}))
+    search = NAO(NASBench201Space(), np.random.default_rng(0), **(TINY | {"hidden": 8, "epochs": 30, "eta": 1e-9}))
     for arch in sampled(search.space, 40):
         tell(search, arch, 0.5 + arch.count(3) / 20)
     seeds = search._best()
@@ -182,7 +182,7 @@ def test_steps_grow_until_there_are_enough():
 
 def test_ascent_leads_to_better_architectures():
     """Accuracy is the share of choice 3: of 60 random cells, those decoded uphill of the best 10 have more than the best 10."""
-    search = NAO(NASBench201Space(), np.random.default_rng(0), hidden=16, epochs=60, seeds=10, max_steps=10)
+    search = NAO(NASBench201Space(), np.random.default_rng(0), hidden=16, epochs=40, seeds=10, max_steps=10)
     for arch in sampled(search.space, 60):
         tell(search, arch, arch.count(3) / 6)
     seeds = search._best()
@@ -260,7 +260,7 @@ def test_conformance(check):
 
 def test_golden_run():
     """A run of 120 trials on digits201 is what it was when it was first recorded."""
-    assert run(QUICK, "digits201", 120, seed=1).fingerprint()[:16] == "GOLDEN_NAO"
+    assert run(QUICK, "digits201", 120, seed=1).fingerprint()[:16] == "396972f8a7a2847f"
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Each strategy against a trace worked out by hand, and the registry against the conformance suite."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from nasharness.optimizers.local_search import LocalSearch
 from nasharness.optimizers.random_search import RandomSearch
 from nasharness.optimizers.regularized_evolution import RegularizedEvolution
 
-NAMES = list(entry_points("optimizers"))
+NAMES = ("random_search", "regularized_evolution", "local_search")
 NONE = np.zeros(0, dtype=np.float32)
 
 
@@ -56,6 +58,15 @@ def test_conformance(name, check):
     check(optimizer_spec(name))
 
 
+def test_every_strategy_has_tests_of_its_own():
+    """Conformance and a hand-worked trace are in the file of its topic."""
+    text = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    for name, point in entry_points("optimizers").items():
+        module, _, factory = point.value.partition(":")
+        assert name in NAMES or f"{module}:{factory}" in text or f"{module} import" in text, name
+
+
+@pytest.mark.slow
 def test_no_two_strategies_run_alike():
     """Beyond every warm-up, no registered strategy is another one under a second name."""
     check_no_two_alike()
