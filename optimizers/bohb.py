@@ -187,7 +187,8 @@ class KernelDensity:
         product = np.ones((len(archs), len(self._archs)))
         for kernel, column in zip(self._kernels, archs.T, strict=True):
             product *= kernel[column]
-        return np.maximum(product.mean(axis=1), np.finfo(np.float64).tiny)
+        density: npt.NDArray[np.float64] = product.mean(axis=1)
+        return density.clip(np.finfo(np.float64).tiny)
 
     def sample(self, m: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
         """Candidates `(m, d)`: each is one of the architectures, whose choices are redrawn with probability h."""

@@ -60,7 +60,7 @@ def graph_encoder(space: SearchSpace) -> GraphEncoder:
 
 def _one_hot(types: npt.NDArray[np.integer], num_types: int) -> npt.NDArray[np.float32]:
     """Types `(n, V)` to `(n, V, num_types)`; -1, padding, becomes zeros."""
-    return (types[..., None] == np.arange(num_types)).astype(np.float32)
+    return np.asarray(types[..., None] == np.arange(num_types), dtype=np.float32)
 
 
 def _nasbench201(choices: npt.NDArray[np.integer]) -> Graphs:

@@ -15,9 +15,8 @@ together on the loss
     4. Train the new architectures; go on with 2.
 
 Where this file differs from the paper:
-    * Rounds go on until the budget ends; the paper has three, of 600 random and then 200 and 200 new architectures. A round has
-      `batch` proposals, or half as many as there were trials before it where that is more, so that the time for the fits per
-      trial stays the same however long the search.
+    * Rounds go on until the budget ends; the paper stops after a few. A round has `batch` proposals, or half as many as there
+      were trials before it where that is more, so that the time for the fits per trial stays the same however long the search.
     * As in the authors' code, the step grows, eta, 2 eta, 3 eta, ..., until there are enough new architectures, at most
       `max_steps` times; hidden states and their mean are scaled to length one, which gives eta its scale. What is missing then
       are mutations of the best architectures.
@@ -27,7 +26,8 @@ Where this file differs from the paper:
     * A token is a choice in a dimension; the paper's blocks share their tokens. At each step the decoder can only say what
       its dimension can choose, so that it never spells nonsense. Where the space forbids the decoded architecture, it does not
       count as new.
-    * N = 100, 50 best, smaller steps, and fits that are smaller and shorter; the paper's values are the preset `paper`.
+    * N = 100, 50 best, smaller steps, and fits that are smaller and shorter. The preset `paper` has the values of the
+      paper and, where it is silent, of the authors' code.
     * No data augmentation, no dropout and no weight decay.
     * An architecture that was evaluated, or failed, is not proposed again. Once none is left to find, proposals are random.
 """
@@ -65,6 +65,9 @@ class AutoEncoder(nn.Module):
         generator: what the weights are drawn from.
     """
 
+    starts: Tensor  # of the dimensions' tokens, (dimensions,)
+    forbidden: Tensor  # whether a dimension cannot choose a token, (dimensions, tokens)
+
     def __init__(
         self, cardinalities: tuple[int, ...], *, embedding: int, hidden: int, generator: torch.Generator
     ) -> None:
@@ -73,9 +76,9 @@ class AutoEncoder(nn.Module):
         self.register_buffer("starts", torch.tensor(starts[:-1]))
         tokens = torch.arange(starts[-1])
         allowed = [(tokens >= start) & (tokens < start + n) for start, n in zip(starts, cardinalities, strict=False)]
-        self.register_buffer("forbidden", ~torch.stack(allowed))  # (dimensions, tokens)
+        self.register_buffer("forbidden", ~torch.stack(allowed))
         # Made without values, so that no generator but ours is drawn from.
-        double = {"dtype": torch.float64, "device": "meta"}
+        double: dict[str, Any] = {"dtype": torch.float64, "device": "meta"}
         self.tokens = nn.Embedding(starts[-1] + 1, embedding, **double)  # the last one starts a sentence
         self.encoder = nn.LSTM(embedding, hidden, batch_first=True, **double)
         self.predictor = nn.Linear(hidden, 1, **double)
@@ -153,13 +156,13 @@ class AutoEncoder(nn.Module):
         parameters = list(self.parameters())
         adam = torch.optim.Adam(parameters, learning_rate, fused=True)
         for _ in range(epochs):
-            for batch in torch.randperm(len(archs), generator=generator).split(batch_size):
+            for batch in torch.split(torch.randperm(len(archs), generator=generator), batch_size):
                 states = self.encode(archs[batch])
                 error = ((self.predict(states) - values[batch]) ** 2).mean()
                 said, _ = self.decode(states, archs[batch])
                 surprise = functional.nll_loss(said.flatten(0, 1), (archs[batch] + self.starts).flatten())
                 adam.zero_grad()
-                (trade_off * error + (1 - trade_off) * surprise).backward()
+                (trade_off * error + (1 - trade_off) * surprise).backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(parameters, _GRADIENT_NORM)
                 adam.step()
 
@@ -168,25 +171,26 @@ class NAO(Optimizer):
     """Encode the best architectures, move them uphill along the predictor's gradient, and decode where they arrive.
 
     Args:
-        initial: random architectures before the first fit (N; paper: 600).
-        batch: the fewest proposals of a round (paper: 200).
-        seeds: the best architectures, from which the gradient steps start (paper: 100).
+        initial: random architectures before the first fit (authors' code: 600).
+        batch: the fewest proposals of a round (authors' code: 300).
+        seeds: the best architectures, from which the gradient steps start (authors' code: 100).
         eta: step size in the embedding (paper: 10).
-        max_steps: how often the step grows by eta before mutations take over.
+        max_steps: how often the step grows by eta before mutations take over (authors' code: 50).
         trade_off: share of the predictor in the loss, in (0, 1) (lambda; paper: 0.9).
         embedding: length of a token's embedding (paper: 32).
         hidden: length of the hidden states (paper: 96).
         epochs, batch_size, learning_rate: of the fit by Adam (paper: 1000 and 0.001; 100 in the authors' code).
 
-    Presets: `paper` has the paper's values; `quick` is a small model for trying things out, not for results.
+    Presets: `paper` has the values of the paper and its code; `quick` is a small model for trying things out, not for results.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {
             "initial": 600,
-            "batch": 200,
+            "batch": 300,
             "seeds": 100,
             "eta": 10.0,
+            "max_steps": 50,
             "hidden": 96,
             "epochs": 1000,
             "batch_size": 100,

@@ -99,7 +99,7 @@ class GraphConvolutionalRegressor:
         adam = torch.optim.Adam(self._weights, learning_rate, weight_decay=weight_decay, fused=True)
         for epoch in range(epochs):
             adam.param_groups[0]["lr"] = learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
-            for batch in torch.randperm(len(target), generator=generator).split(batch_size):
+            for batch in torch.split(torch.randperm(len(target), generator=generator), batch_size):
                 predicted = self._forward(types[batch], forward[batch], backward[batch], generator)
                 loss = ((predicted - target[batch]) ** 2).mean()
                 adam.zero_grad()
@@ -121,7 +121,7 @@ class GraphConvolutionalRegressor:
         present = types.sum(dim=2)
         states = types
         for weight in convolutions:
-            there, back = (states @ weight).split(self.width, dim=2)
+            there, back = torch.split(states @ weight, self.width, dim=2)
             states = self._drop((torch.relu(forward @ there) + torch.relu(backward @ back)) / 2, generator)
         pooled = states.sum(dim=1) / present.sum(dim=1, keepdim=True)
         return (self._drop(torch.relu(pooled @ to_hidden), generator) @ to_output)[:, 0]

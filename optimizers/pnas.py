@@ -142,8 +142,8 @@ class PerceptronEnsemble:
             if not self._weights:
                 weight[:, : len(self._shared)] = 0.0  # the one-hot vector
             self._weights += [torch.from_numpy(weight), torch.zeros(self.members, 1, fan_out, dtype=torch.float64)]
-        for weight in self._weights:
-            weight.requires_grad_()
+        for parameter in self._weights:
+            parameter.requires_grad_()
         adam = torch.optim.Adam(self._weights, learning_rate, fused=True)
         for _ in range(epochs):
             # The sum over members: each is trained as if it were alone.

@@ -19,6 +19,8 @@ from .base import Architecture, InvalidArchitecture, SearchSpace
 def to_configspace(space: SearchSpace, seed: int | None = None) -> Any:
     """A `ConfigSpace.ConfigurationSpace` with a categorical d0, d1, ... per dimension, whose choices are 0, ..., n - 1.
 
+    ConfigSpace sorts them as text, d10 before d2, also in its vectors: go by the names, as `from_configuration` does.
+
     What `is_valid` demands beyond the range of each choice is a test, and ConfigSpace has only lists of forbidden values, so a
     configuration of a constrained space may be invalid: `from_configuration` refuses it.
 
@@ -36,9 +38,9 @@ def to_configspace(space: SearchSpace, seed: int | None = None) -> Any:
             raise
         raise ImportError("ConfigSpace is not installed: pip install 'nasharness[configspace]'") from error
     converted = package.ConfigurationSpace(name=space.name, seed=seed)
-    # One by one: the order of the dimensions is that of the configurations' vectors.
-    for d, n in enumerate(space.cardinalities):
-        converted.add(package.CategoricalHyperparameter(f"d{d}", list(range(n))))
+    converted.add(
+        [package.CategoricalHyperparameter(f"d{d}", list(range(n))) for d, n in enumerate(space.cardinalities)]
+    )
     return converted
 
 

@@ -328,5 +328,5 @@ def test_beats_random_search_on_real_data():
             [run(name, benchmark, 300, repetition=r).regret(benchmark, "validation")[-1] for r in range(20)]
         )
 
-    difference = regrets("random_search") - regrets("nasharness.optimizers.neural_predictor:NeuralPredictor")
+    difference = regrets("random_search") - regrets(QUICK)
     assert difference.mean() / (difference.std(ddof=1) / np.sqrt(20)) > 3.72
