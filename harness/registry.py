@@ -11,6 +11,7 @@ An optimizer may carry hyper-parameters:
     regularized_evolution(population=50, sample=5)   explicit values
     my_package.my_module:MyOptimizer(depth=3)
     optuna:TPESampler                                any sampler of an installed Optuna
+    nevergrad:OnePlusOne                             any optimizer of an installed Nevergrad
 
 and a benchmark parameters of its protocol:
 
@@ -29,7 +30,7 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -269,6 +270,13 @@ class OptimizerSpec:
         return "fidelities" in inspect.signature(self.factory).parameters
 
 
+_ADAPTERS = {
+    "optuna": ("nasharness.optimizers.optuna:OptunaSampler", "sampler"),
+    "nevergrad": ("nasharness.optimizers.ask_tell:Nevergrad", "optimizer"),
+}
+"""Package -> class that adapts it, and the parameter that takes the name behind the colon."""
+
+
 def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> OptimizerSpec:
     """Read an optimizer id, or wrap a class.
 
@@ -287,9 +295,11 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
                 f"cannot read the optimizer {optimizer!r}: write name, name@preset or name(parameter=value)"
             )
         label = match["target"]
-        if label.startswith("optuna:"):  # any sampler of an installed Optuna
-            factory = resolve("optimizers", "nasharness.optimizers.optuna:OptunaSampler")
-            parameters["sampler"] = label.partition(":")[2]
+        package, _, name = label.partition(":")
+        if package in _ADAPTERS:  # any sampler of an installed Optuna, any optimizer of an installed Nevergrad
+            adapter, parameter = _ADAPTERS[package]
+            factory = resolve("optimizers", adapter)
+            parameters[parameter] = name
         else:
             factory = resolve("optimizers", label)
     else:
@@ -321,7 +331,7 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
 ALL = "all-black-box"
 
 
-def expand(optimizers: Sequence[Any]) -> list[Any]:
+def expand(optimizers: Iterable[Any]) -> list[Any]:
     """Optimizers with `all-black-box` replaced by every registered strategy that pays for evaluations."""
     every: list[Any] = []
     for optimizer in optimizers:

@@ -17,7 +17,8 @@ Where this file differs from the paper:
     * The bandwidth h of a dimension is the normal reference rule that HpBandSter takes from statsmodels: 1.06 s n**(-1 / (4 + d))
       for n architectures of d dimensions, where s is the standard deviation of the choices' numbers. It is cut off at
       (k - 1) / k, where the kernel of k choices is uniform; HpBandSter's is not, and beyond that it prefers what the good ones
-      do not have. k is the number of choices in the space, not of those that were seen.
+      do not have. k is the number of choices in the space, not of those that were seen. The rule is made for numbers: where a
+      choice's number is but a name, h is often near its limit, and the model says little.
     * A failed trial (NaN) is a bad one.
     * In a constrained space, candidates that are not valid are passed over, and drawn again where none is valid.
     * One evaluation at a time. An architecture may be proposed again, also after the whole space was seen.
@@ -56,6 +57,8 @@ class BOHB(Optimizer):
         random_fraction: share of architectures drawn at random regardless of the model (paper: 1/3).
         min_bandwidth: least bandwidth of a kernel (paper: 1e-3).
         resume: go on with the shorter training of an architecture that is promoted; False trains it anew and pays in full.
+
+    A proposal's computing time grows with the number of trials at the model's epochs, all of which g is made of.
 
     Presets: `nasbench201` is the setting of the NAS-Bench-201 and NATS-Bench papers.
     """

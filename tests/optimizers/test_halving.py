@@ -449,12 +449,12 @@ def test_asha_never_promotes_a_failure(promotion):
 # ------------------------------------------------------------------------------------------------------------------ real data
 
 GOLDEN = {
-    HALVING: "0b91a4309eae8d5e",
-    HYPERBAND: "8e25142cccbf796b",
-    f"{HYPERBAND}@hpbandster": "132fde3a349e68e1",
-    ASYNC: "2b983fb1243d6cea",
-    f"{ASYNC}(promotion=False)": "7c59986dd40cec6d",
-    PROGRESSIVE: "9d9626ba112b2164",
+    HALVING: "c74769b9d82542e3",
+    HYPERBAND: "571d48446f884023",
+    f"{HYPERBAND}@hpbandster": "32246ed1c1502162",
+    ASYNC: "1e28741a45666373",
+    f"{ASYNC}(promotion=False)": "b55b0b77c16fb12c",
+    PROGRESSIVE: "e12ff016f11ba7da",
 }
 
 

@@ -315,7 +315,7 @@ def test_conformance(check):
 
 def test_golden_run():
     """A run of 120 trials on digits201 is what it was when it was first recorded."""
-    assert run(QUICK, "digits201", 120, seed=1).fingerprint()[:16] == "319b392fd70ac6ec"
+    assert run(QUICK, "digits201", 120, seed=1).fingerprint()[:16] == "0432d421879ff1ec"
 
 
 @pytest.mark.slow

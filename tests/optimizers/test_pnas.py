@@ -323,7 +323,7 @@ def test_conformance(check):
 
 def test_golden_run():
     """A run of 120 trials on digits201 is what it was when it was first recorded."""
-    assert run(QUICK, "digits201", 120, seed=1).fingerprint()[:16] == "b74d76a7ff0bca29"
+    assert run(QUICK, "digits201", 120, seed=1).fingerprint()[:16] == "d46edfbed82265f5"
 
 
 @pytest.mark.slow
