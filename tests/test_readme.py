@@ -122,8 +122,30 @@ def test_the_published_table_is_what_the_script_prints(shared_data, folder):
     script = Path(__file__).parent.parent / "docs" / "nasbench201_protocol.py"
     printed = type_in(folder, str(script), str(shared_data / "nb201.parquet"), "--repetitions", "50")
     for line, row in zip(
-        printed.splitlines(), re.findall(r"^\| (?:random|regularized).*\|$", README, re.M), strict=True
+        printed.splitlines(),
+        re.findall(r"^\| (?:random search|regularized evolution|REINFORCE|BOHB).*\|$", README, re.M),
+        strict=True,
     ):
         ours = [float(x) for x in re.findall(r"([\d.]+) \+-", line)][:2]
         said = [float(x) for x in re.findall(r"([\d.]+) ±", row)][::2]
         assert ours == pytest.approx(said, abs=4 * 0.4 / 50**0.5)
+
+
+def test_optimizers_of_other_packages_run(folder):
+    """The command with Optuna's and Nevergrad's own, with the real packages."""
+    pytest.importorskip("optuna", reason="Optuna is not installed")
+    pytest.importorskip("nevergrad", reason="Nevergrad is not installed")
+    command = next(shlex.split(c) for c in COMMANDS if "optuna:" in c)
+    said = type_in(folder, "-m", *command, "--repetitions", "2", "--budget", "30")
+    assert "optuna:TPESampler" in said
+    assert "nevergrad:OnePlusOne" in said
+
+
+def test_the_table_of_strategies_is_complete():
+    """Every registered strategy stands in README, and nothing else."""
+    from nasharness.harness.registry import entry_points
+
+    table = README[README.index("## Search strategies") : README.index("Optimizers that you already have")]
+    named = set(re.findall(r"`(\w+)`", "".join(row for row in table.splitlines() if row.startswith("| "))))
+    presets = {"nats", "non_aging", "nas_bowl"}
+    assert named - presets == set(entry_points("optimizers"))
