@@ -331,6 +331,8 @@ class TestInterruptions:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A shell starts background jobs with SIGINT ignored, and children inherit that: here it must be as in a terminal.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert process.stdout.readline() == "1 400\n"
         process.send_signal(signal.SIGINT)
