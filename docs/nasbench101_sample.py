@@ -3,8 +3,9 @@
     python docs/nasbench101_sample.py NB101_20K.parquet REPORT_FOLDER [--optimizers a,b] [--repetitions 20] [--budget 150]
 
 The table is of real results, one row per cell: `num_vertices`, `upper_tri_rowmajor` (upper triangle of the adjacency matrix),
-`ops_0conv3x3_1conv1x1_2maxpool` (inner operations), `val108`, `train_time108`, `params`; FLOPs follow from the cells. It has no test accuracy, so the report
-compares validation regrets. A search stays within the sample: neighbours outside it count as unavailable.
+`ops_0conv3x3_1conv1x1_2maxpool` (inner operations), `val108`, `train_time108`, `params`; FLOPs follow from the cells. It has no
+test accuracy, so the report compares validation regrets. A search stays within the sample: neighbours outside it count as
+unavailable.
 """
 
 import argparse
