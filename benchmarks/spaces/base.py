@@ -15,7 +15,7 @@ import itertools
 import math
 from abc import ABC
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -216,6 +216,12 @@ class SearchSpace(ABC):
         encoded = np.zeros((len(choices), sum(self.cardinalities)), dtype=np.float32)
         encoded[np.arange(len(choices))[:, None], choices + starts] = 1.0
         return encoded
+
+    def to_configspace(self, seed: int | None = None) -> Any:
+        """The space as a `ConfigSpace.ConfigurationSpace`, see `benchmarks/spaces/configspace.py`; needs ConfigSpace."""
+        from .configspace import to_configspace
+
+        return to_configspace(self, seed)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(size={self.size})"

@@ -270,3 +270,4 @@ def test_nasbench201_as_a_configspace():
     """15,625 configurations."""
     pytest.importorskip("ConfigSpace")
     assert to_configspace(NASBench201Space()).estimate_size() == 15_625
+    assert NASBench201Space().to_configspace() == to_configspace(NASBench201Space())
