@@ -454,7 +454,6 @@ def _keys(
     """The architecture of each row; canonical where the space has canonical identity."""
     import pandas as pd
 
-    by_class = space.canonical_identity
     integers = pd.api.types.is_integer_dtype(architectures)
     from_index = getattr(space, "from_index", None)
     if integers and from_index is None and len(space.cardinalities) > 1:
@@ -472,7 +471,7 @@ def _keys(
                 arch = _parse(space, value.strip())
         except ValueError as error:
             raise ImportTableError(f"row {row + 1}: {error}") from error
-        keys.append(space.canonical(arch) if by_class else arch)
+        keys.append(space.identity(arch))
         if progress is not None and (row % 1000 == 999 or row + 1 == len(architectures)):
             progress(row + 1, len(architectures))
     return keys

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -172,7 +172,7 @@ class History:
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self._name: Callable[[Architecture], Architecture] = space.canonical if space.canonical_identity else tuple
+        self._name = space.identity
         self._known: set[Architecture] = set()
         self._archs: list[Architecture] = []
         self._values: list[float] = []  # NaN where it failed

@@ -48,8 +48,8 @@ from torch.nn import functional
 from ..benchmarks.spaces.base import Architecture, InvalidArchitecture, SearchSpace
 from ..harness.core import Proposal, Trial
 from .base import Optimizer
+from .drawing import TRIES, sample_new
 
-_TRIES = 100
 _GRADIENT_NORM = 5.0  # where the authors' code clips gradients
 
 
@@ -229,7 +229,7 @@ class NAO(Optimizer):
         self.eta, self.max_steps, self.trade_off = eta, max_steps, trade_off
         self.embedding, self.hidden = embedding, hidden
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
-        self._seen: set[Architecture] = set()  # told, by `_identity`
+        self._seen: set[Architecture] = set()  # told, by `space.identity`
         self._archs: list[Architecture] = []  # of the trials that did not fail
         self._values: list[float] = []
         self._n_told = 0
@@ -238,23 +238,23 @@ class NAO(Optimizer):
     def ask(self) -> Proposal:
         """A random architecture until N were told, then the next of the round's new architectures."""
         if self._n_told < self.initial or not self._values:
-            return Proposal(self._random())
+            return Proposal(sample_new(self.space, self.rng, self._seen))
         if not self._round:
             size = max(self.batch, self._n_told // 2)
-            new: dict[Architecture, Architecture] = {}  # by `_identity`
+            new: dict[Architecture, Architecture] = {}  # by `space.identity`
             seeds = self._best()
-            for arch in itertools.chain(self._ascents(seeds), self._mutations(seeds, _TRIES + 10 * size)):
-                if (identity := self._identity(arch)) not in self._seen:
+            for arch in itertools.chain(self._ascents(seeds), self._mutations(seeds, TRIES + 10 * size)):
+                if (identity := self.space.identity(arch)) not in self._seen:
                     new.setdefault(identity, arch)
                     if len(new) == size:
                         break
             self._round.extend(new.values())
-            self._round.extend(self._random() for _ in range(size - len(new)))
+            self._round.extend(sample_new(self.space, self.rng, self._seen) for _ in range(size - len(new)))
         return Proposal(self._round.popleft())
 
     def tell(self, trial: Trial) -> None:
         self._n_told += 1
-        self._seen.add(self._identity(trial.arch))
+        self._seen.add(self.space.identity(trial.arch))
         if trial.value == trial.value:
             self._archs.append(trial.arch)
             self._values.append(trial.value)
@@ -291,15 +291,3 @@ class NAO(Optimizer):
         for seed in itertools.islice(itertools.cycle(seeds), n):
             with contextlib.suppress(InvalidArchitecture):  # it has no neighbour
                 yield self.space.mutate(seed, self.rng)
-
-    def _random(self) -> Architecture:
-        """A random architecture, a new one if it is found within 100 draws."""
-        for _ in range(_TRIES):
-            arch = self.space.sample(self.rng)
-            if self._identity(arch) not in self._seen:
-                break
-        return arch
-
-    def _identity(self, arch: Architecture) -> Architecture:
-        """What two spellings of one architecture have in common."""
-        return self.space.canonical(arch) if self.space.canonical_identity else arch

@@ -38,11 +38,10 @@ from torch import Tensor
 from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..harness.core import Proposal, Trial
 from .base import Optimizer
+from .drawing import can_enumerate, sample_new
 from .graphs import Graphs, graph_encoder
 
 _CHUNK = 1000  # graphs that are predicted at once
-_TRIES = 100
-_ENUMERABLE = 1_000_000  # choice vectors
 
 
 class GraphConvolutionalRegressor:
@@ -223,7 +222,7 @@ class NeuralPredictor(Optimizer):
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.regressor = GraphConvolutionalRegressor(layers=layers, width=width, hidden=hidden, dropout=dropout)
         self._encode = graph_encoder(space)
-        self._seen: set[Architecture] = set()  # told, by `_identity`
+        self._seen: set[Architecture] = set()  # told, by `space.identity`
         self._archs: list[Architecture] = []  # of the trials that did not fail
         self._values: list[float] = []
         self._n_told = 0
@@ -233,17 +232,17 @@ class NeuralPredictor(Optimizer):
     def ask(self) -> Proposal:
         """A random architecture until N were told, then the next of the round's best predictions."""
         if self._n_told < self.initial or not self._values:
-            return Proposal(self._random())
+            return Proposal(sample_new(self.space, self.rng, self._seen))
         if not self._round:
             size = max(self.top, self._n_told // 4)
             self._round.extend(self._best_predictions(size))
             if not self._round:  # everything in the pool is known
-                self._round.extend(self._random() for _ in range(size))
+                self._round.extend(sample_new(self.space, self.rng, self._seen) for _ in range(size))
         return Proposal(self._round.popleft())
 
     def tell(self, trial: Trial) -> None:
         self._n_told += 1
-        self._seen.add(self._identity(trial.arch))
+        self._seen.add(self.space.identity(trial.arch))
         if trial.value == trial.value:
             self._archs.append(trial.arch)
             self._values.append(trial.value)
@@ -269,7 +268,7 @@ class NeuralPredictor(Optimizer):
     def _pool(self, at_least: int) -> list[Architecture]:
         if self._whole is not None:
             return self._whole
-        if _can_enumerate(self.space, self.pool):
+        if can_enumerate(self.space, self.pool):
             self._whole = list(self.space)
             return self._whole
         return list(dict.fromkeys(self.space.sample(self.rng) for _ in range(max(self.pool, at_least))))
@@ -278,33 +277,11 @@ class NeuralPredictor(Optimizer):
         """Those that were not told yet, each once."""
         taken: set[Architecture] = set()
         for arch in archs:
-            identity = self._identity(arch)
+            identity = self.space.identity(arch)
             if identity not in self._seen and identity not in taken:
                 taken.add(identity)
                 yield arch
 
-    def _random(self) -> Architecture:
-        """A random architecture, a new one if it is found within 100 draws."""
-        for _ in range(_TRIES):
-            arch = self.space.sample(self.rng)
-            if self._identity(arch) not in self._seen:
-                break
-        return arch
-
-    def _identity(self, arch: Architecture) -> Architecture:
-        """What two spellings of one architecture have in common."""
-        return self.space.canonical(arch) if self.space.canonical_identity else arch
-
 
 def _first(n: int, archs: Iterator[Architecture]) -> Iterator[Architecture]:
     return (arch for _, arch in zip(range(n), archs, strict=False))
-
-
-def _can_enumerate(space: SearchSpace, limit: int) -> bool:
-    """Tell whether the space has at most `limit` architectures and listing them takes no longer than a few seconds."""
-    if type(space).__iter__ is SearchSpace.__iter__ and math.prod(space.cardinalities) > _ENUMERABLE:
-        return False
-    try:
-        return space.size <= limit
-    except NotImplementedError:
-        return False

@@ -52,10 +52,9 @@ from ..benchmarks.spaces.base import Architecture, InvalidArchitecture, SearchSp
 from ..benchmarks.spaces.subspace import Subspace
 from ..harness.core import Proposal, Trial
 from .base import Optimizer
+from .drawing import can_enumerate, sample_new
 
-_TRIES = 100
 _COMPLETIONS = 20
-_ENUMERABLE = 1_000_000  # choice vectors
 
 
 def blocks(space: SearchSpace) -> tuple[list[tuple[int, ...]], Architecture]:
@@ -218,7 +217,7 @@ class PNAS(Optimizer):
         self._beam: list[Architecture] = [at_rest]  # to extend by the next block
         self._values: dict[
             Architecture, float
-        ] = {}  # the latest of every architecture told, by `_identity`; NaN if it failed
+        ] = {}  # the latest of every architecture told, by `space.identity`; NaN if it failed
         self._n_told = 0
         self._queue: deque[Architecture] = deque()
         self._whole: list[Architecture] | None = None  # the space, if it fits into the pool
@@ -232,15 +231,15 @@ class PNAS(Optimizer):
         if not self._queue:
             size = max(self.batch, self._n_told // 4)
             unknown = [arch for arch in self._candidates(4 * size) if arch not in self._values]
-            ranking = (arch for arch in self._ranked(unknown) if self._identity(arch) not in self._values)
+            ranking = (arch for arch in self._ranked(unknown) if self.space.identity(arch) not in self._values)
             self._queue.extend(itertools.islice(self._distinct(ranking), size))
             if not self._queue:
-                self._queue.extend(self._random() for _ in range(size))
+                self._queue.extend(sample_new(self.space, self.rng, self._values) for _ in range(size))
         return Proposal(self._queue.popleft())
 
     def tell(self, trial: Trial) -> None:
         self._n_told += 1
-        self._values[self._identity(trial.arch)] = trial.value
+        self._values[self.space.identity(trial.arch)] = trial.value
         if trial.value == trial.value:
             self._archs.append(trial.arch)
             self._accuracies.append(trial.value)
@@ -249,11 +248,11 @@ class PNAS(Optimizer):
         """Extend the beam by a block: the K best extensions are the new beam, and the unknown ones among them are queued."""
         parents = self._beam
         if self._level:  # all but the first were trained
-            parents = [arch for arch in parents if not math.isnan(self._values[self._identity(arch)])]
+            parents = [arch for arch in parents if not math.isnan(self._values[self.space.identity(arch)])]
         extensions = self._extensions(parents)
         self._beam = list(itertools.islice(self._distinct(self._ranked(extensions)), self.beam))
         self._level += 1
-        self._queue.extend(arch for arch in self._beam if self._identity(arch) not in self._values)
+        self._queue.extend(arch for arch in self._beam if self.space.identity(arch) not in self._values)
 
     def _extensions(self, parents: list[Architecture]) -> list[Architecture]:
         """The parents with every choice of the next block, at most `pool` of these tried."""
@@ -286,7 +285,7 @@ class PNAS(Optimizer):
 
     def _candidates(self, at_least: int) -> list[Architecture]:
         """The whole space, or a random half and a half of mutations of the K best."""
-        if self._whole is None and _can_enumerate(self.space, self.pool):
+        if self._whole is None and can_enumerate(self.space, self.pool):
             self._whole = list(self.space)
         if self._whole is not None:
             return self._whole
@@ -318,28 +317,6 @@ class PNAS(Optimizer):
         """Each architecture once, under its first spelling."""
         taken: set[Architecture] = set()
         for arch in archs:
-            if (identity := self._identity(arch)) not in taken:
+            if (identity := self.space.identity(arch)) not in taken:
                 taken.add(identity)
                 yield arch
-
-    def _random(self) -> Architecture:
-        """A random architecture, a new one if it is found within 100 draws."""
-        for _ in range(_TRIES):
-            arch = self.space.sample(self.rng)
-            if self._identity(arch) not in self._values:
-                break
-        return arch
-
-    def _identity(self, arch: Architecture) -> Architecture:
-        """What two spellings of one architecture have in common."""
-        return self.space.canonical(arch) if self.space.canonical_identity else arch
-
-
-def _can_enumerate(space: SearchSpace, limit: int) -> bool:
-    """Tell whether the space has at most `limit` architectures and listing them takes no longer than a few seconds."""
-    if type(space).__iter__ is SearchSpace.__iter__ and math.prod(space.cardinalities) > _ENUMERABLE:
-        return False
-    try:
-        return space.size <= limit
-    except NotImplementedError:
-        return False

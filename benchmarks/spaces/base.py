@@ -192,6 +192,10 @@ class SearchSpace(ABC):
         """The representative of the isomorphism class of `arch`: the same value for isomorphic architectures."""
         return arch
 
+    def identity(self, arch: Architecture) -> Architecture:
+        """What all spellings of one architecture have in common: the key of tables and of what was seen before."""
+        return self.canonical(arch) if self.canonical_identity else arch
+
     def to_string(self, arch: Architecture) -> str:
         """The architecture in the space's own grammar; by default the choices joined by '-'."""
         return "-".join(map(str, arch))
