@@ -210,9 +210,31 @@ class Benchmark(ABC):
         self._attached = (*self._attached, table)
         self.metrics = (*self.metrics, *table.names)
 
-    def network(self, arch: Architecture) -> nn.Module:
-        """The freshly initialised network behind `arch` (initialised from torch's global generator)."""
+    def network(self, arch: Architecture, **settings: Any) -> nn.Module:
+        """The freshly initialised network behind `arch` (initialised from torch's global generator).
+
+        Args:
+            arch: an architecture of the space.
+            settings: replace those of `network_settings`, such as `cells=1` for a smaller skeleton.
+
+        Raises:
+            NotImplementedError: the benchmark has no networks.
+            ValueError: a setting that the benchmark's networks do not have.
+        """
         raise NotImplementedError(f"{self.id} has no networks")
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        """What `network` takes, with the values of the networks that were trained; empty where nothing can be set."""
+        return {}
+
+    def mixture(self, choices: Sequence[Sequence[int]], **settings: Any) -> nn.Module:
+        """A network in which every dimension still has the given choices, added up: a supernet without weights of its own.
+
+        Raises:
+            NotImplementedError: the benchmark has no such networks.
+        """
+        raise NotImplementedError(f"{self.id} has no mixtures of architectures")
 
     def images(self, split: SplitName) -> Images:
         """The images that the benchmark's networks were trained, validated or tested on."""

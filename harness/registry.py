@@ -38,10 +38,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
     from ..benchmarks.base import Benchmark
     from ..benchmarks.spaces.base import SearchSpace
-    from ..optimizers.base import Optimizer
+    from ..optimizers.base import Optimizer, Scorer
+    from ..proxies.base import Proxy
 
 Group = Literal["benchmarks", "optimizers", "proxies", "predictors"]
 GROUPS: tuple[Group, ...] = ("benchmarks", "optimizers", "proxies", "predictors")
@@ -243,31 +245,58 @@ def _call(factory: Any, target: str, parameters: Mapping[str, Any]) -> Any:
 
 
 @dataclass(frozen=True)
-class OptimizerSpec:
-    """An optimizer with its hyper-parameters, before it meets a space and a generator.
+class Spec:
+    """A class with its hyper-parameters, before it is made.
 
     Attributes:
         label: how the user named it; it seeds the runs and heads the reports.
         factory: the class.
-        parameters: keyword arguments beyond space and generator.
+        parameters: keyword arguments beyond those that every class of the group takes.
     """
 
     label: str
-    factory: type[Optimizer]
+    factory: Any
     parameters: Mapping[str, Any]
 
+    def takes(self, parameter: str) -> bool:
+        """Whether the constructor has a parameter of this name."""
+        return parameter in _signature(self.factory).parameters
+
+    def _fresh(self) -> dict[str, Any]:
+        return copy.deepcopy(dict(self.parameters))  # a run may change a list that it was given
+
+
+_signature = functools.cache(inspect.signature)
+
+
+class OptimizerSpec(Spec):
+    """An optimizer with its hyper-parameters, before it meets a space and a generator."""
+
+    factory: type[Optimizer]
+
     def make(
-        self, space: SearchSpace, rng: np.random.Generator, *, fidelities: Sequence[int] | None = None
+        self,
+        space: SearchSpace,
+        rng: np.random.Generator,
+        *,
+        fidelities: Sequence[int] | None = None,
+        scorer: Scorer | None = None,
     ) -> Optimizer:
-        """A fresh optimizer. One that takes `fidelities` gets those given here, unless it was given others."""
-        parameters = copy.deepcopy(dict(self.parameters))  # a run may change a list that it was given
-        if fidelities is not None and self._takes_fidelities:
-            parameters.setdefault("fidelities", fidelities)
+        """A fresh optimizer. One that takes `fidelities` or a `scorer` gets those given here, unless it was given others."""
+        parameters = self._fresh()
+        for name, value in (("fidelities", fidelities), ("scorer", scorer)):
+            if value is not None and self.takes(name):
+                parameters.setdefault(name, value)
         return self.factory(space, rng, **parameters)
 
-    @functools.cached_property
-    def _takes_fidelities(self) -> bool:
-        return "fidelities" in inspect.signature(self.factory).parameters
+
+class ProxySpec(Spec):
+    """A zero-cost proxy with its hyper-parameters, before it is given a generator."""
+
+    factory: type[Proxy]
+
+    def make(self, rng: torch.Generator | None = None) -> Proxy:
+        return self.factory(rng, **self._fresh())
 
 
 _ADAPTERS = {
@@ -287,45 +316,63 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
 
     if isinstance(optimizer, OptimizerSpec):
         return optimizer
+    return OptimizerSpec(*_read_spec("optimizers", optimizer, Optimizer, common=2))
+
+
+def proxy_spec(proxy: str | type[Proxy] | ProxySpec) -> ProxySpec:
+    """Read a proxy id, or wrap a class. Imports torch.
+
+    Raises:
+        RegistryError: unknown id, not a Proxy class, an unknown preset, or parameters that its constructor does not take.
+    """
+    from ..proxies.base import Proxy
+
+    if isinstance(proxy, ProxySpec):
+        return proxy
+    return ProxySpec(*_read_spec("proxies", proxy, Proxy, common=1))
+
+
+def _read_spec(group: Group, given: str | type, base: type, common: int) -> tuple[str, Any, Mapping[str, Any]]:
+    """Label, class and parameters of an id, or of a class; `common` arguments are given to every class of the group."""
+    word = _singular(group)
     parameters: dict[str, Any] = {}
-    if isinstance(optimizer, str):
-        match = _SPEC.fullmatch(optimizer.strip())
+    if isinstance(given, str):
+        match = _SPEC.fullmatch(given.strip())
         if match is None:
-            raise RegistryError(
-                f"cannot read the optimizer {optimizer!r}: write name, name@preset or name(parameter=value)"
-            )
+            raise RegistryError(f"cannot read the {word} {given!r}: write name, name@preset or name(parameter=value)")
         label = match["target"]
         package, _, name = label.partition(":")
-        if package in _ADAPTERS:  # any sampler of an installed Optuna, any optimizer of an installed Nevergrad
+        if group == "optimizers" and package in _ADAPTERS:  # any sampler of an installed Optuna, and so on
             adapter, parameter = _ADAPTERS[package]
-            factory = resolve("optimizers", adapter)
+            factory = resolve(group, adapter)
             parameters[parameter] = name
         else:
-            factory = resolve("optimizers", label)
+            factory = resolve(group, label)
     else:
-        match, factory = None, optimizer
-        label = getattr(optimizer, "__name__", repr(optimizer))
+        match, factory = None, given
+        label = getattr(given, "__name__", repr(given))
     if isinstance(factory, type):  # a registered class goes by its registered name, however it was given
         target = f"{factory.__module__}:{factory.__qualname__}"
-        label = next((name for name, point in entry_points("optimizers").items() if point.value == target), label)
-    if not (isinstance(factory, type) and issubclass(factory, Optimizer)):
-        raise RegistryError(f"{label!r} is {factory!r}, not a subclass of nasharness.Optimizer")
+        label = next((name for name, point in entry_points(group).items() if point.value == target), label)
+    if not (isinstance(factory, type) and issubclass(factory, base)):
+        raise RegistryError(f"{label!r} is {factory!r}, not a subclass of nasharness.{base.__name__}")
     if match is not None and match["preset"]:
-        if match["preset"] not in factory.presets:
-            known = ", ".join(factory.presets) or "none"
+        presets: Mapping[str, Mapping[str, Any]] = factory.presets  # type: ignore[attr-defined]
+        if match["preset"] not in presets:
+            known = ", ".join(presets) or "none"
             raise RegistryError(f"{label} has no preset {match['preset']!r}; it has: {known}")
-        parameters |= factory.presets[match["preset"]]
+        parameters |= presets[match["preset"]]
         label += f"@{match['preset']}"
     if match is not None and match["parameters"]:
         explicit = _keywords(match["parameters"], label)
         parameters |= explicit
         label += f"({', '.join(f'{k}={v!r}' for k, v in sorted(explicit.items()))})"
     try:
-        inspect.signature(factory).bind(None, None, **parameters)
+        inspect.signature(factory).bind(*[None] * common, **parameters)
     except TypeError as error:
-        takes = list(inspect.signature(factory).parameters)[2:]
+        takes = list(inspect.signature(factory).parameters)[common:]
         raise RegistryError(f"{label}: {error}; its hyper-parameters are: {', '.join(takes) or 'none'}") from error
-    return OptimizerSpec(label, factory, parameters)
+    return label, factory, parameters
 
 
 ALL = "all-black-box"

@@ -14,17 +14,47 @@ The harness alternates `ask` and `tell`. An optimizer never sees the benchmark, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from ..benchmarks.spaces.base import SearchSpace
+from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..harness.core import Proposal, Trial
 
 
 class SearchFinished(Exception):
     """Raised by `ask` when there is nothing left to propose; the run ends there, before its budget."""
+
+
+class Scorer(Protocol):
+    """Scores untrained networks with zero-cost proxies. The harness hands one to every optimizer that takes a `scorer`.
+
+    What a score costs is measured and counted as the optimizer's own seconds, also where the score is known from before.
+    """
+
+    def __call__(self, proxy: str, archs: Sequence[Architecture], *, seed: int) -> npt.NDArray[np.float64]:
+        """Scores of architectures `(n,)`, higher is better; -inf for a network that cannot be scored, never NaN.
+
+        Args:
+            proxy: an id, as for `nasharness score`. A proxy that ranks candidates, such as az_nas, ranks these.
+            archs: `(n, dimensions)`.
+            seed: of weights and random inputs; the same seed gives the same scores.
+        """
+
+    def mixtures(
+        self, proxy: str, choices: Sequence[Sequence[Sequence[int]]], *, seed: int
+    ) -> npt.NDArray[np.float64]:
+        """Scores of n networks in which every dimension of the space still has several choices, `(n,)`.
+
+        Args:
+            proxy, seed: as above.
+            choices: for each network the choices that are left in each dimension.
+
+        Raises:
+            ValueError: the benchmark has no such networks.
+        """
 
 
 class Optimizer(ABC):

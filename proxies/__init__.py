@@ -1,1 +1,1 @@
-"""Zero-cost proxies: scores of untrained networks. None is included yet; the entry-point group is `nasharness.proxies`."""
+"""Zero-cost proxies: scores of untrained networks, one per file."""
