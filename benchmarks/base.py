@@ -19,6 +19,7 @@ from .spaces.base import Architecture, SearchSpace
 if TYPE_CHECKING:
     from torch import nn
 
+    from .datasets import ImageSource
     from .images import Images, SplitName
 
 Floats = npt.NDArray[np.float64]
@@ -124,6 +125,7 @@ class Benchmark(ABC):
             difference; False where each length has a schedule of its own.
         interpolation: how reports read regret between two trials: of the incumbent ("step"), or on the straight line
             between the two ("linear").
+        image_shape: channels, height and width of the images that the networks were trained on; None where it is not known.
     """
 
     id: str
@@ -133,7 +135,9 @@ class Benchmark(ABC):
     metrics: tuple[str, ...] = ("params", "flops")
     interpolation: Literal["step", "linear"] = "step"
     resumable: bool = True
+    image_shape: tuple[int, int, int] | None = None
     _attached: tuple[MetricSource, ...] = ()
+    _image_source: ImageSource | None = None
 
     @abstractmethod
     def query(
@@ -237,8 +241,32 @@ class Benchmark(ABC):
         raise NotImplementedError(f"{self.id} has no mixtures of architectures")
 
     def images(self, split: SplitName) -> Images:
-        """The images that the benchmark's networks were trained, validated or tested on."""
-        raise NotImplementedError(f"{self.id} has no images")
+        """The images that the benchmark's networks were trained, validated or tested on, or that were attached in their place.
+
+        Raises:
+            NotImplementedError: there are none.
+        """
+        if self._image_source is None:
+            raise NotImplementedError(f"{self.id} has no images of its own")
+        return self._image_source.split(split)
+
+    def attach_images(self, source: ImageSource) -> None:
+        """Give the benchmark images, such as CIFAR-10's for a table that was made with them."""
+        self._image_source = source
+
+    def image_source(self) -> ImageSource:
+        """What `images` answers from, with sizes, classes, and samples of which no more is decoded than is asked for.
+
+        Raises:
+            NotImplementedError: there are no images.
+        """
+        from .datasets import BenchmarkImages
+
+        return self._image_source or BenchmarkImages(self)
+
+    def _state(self) -> dict[str, Any]:
+        """What a benchmark that another process opens by its file has to be told besides."""
+        return {name: getattr(self, name) for name in ("info", "metrics", "_attached", "_image_source")}
 
     def __repr__(self) -> str:
         return f"<{self.id}: {self.space.size} architectures, {self.max_epochs} epochs>"

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ from .images import image_task
 from .schedule import Schedule
 from .spaces.base import Architecture
 from .spaces.nasbench201 import NASBench201Space, network_classes
-from .workers import set_up_worker
+from .workers import in_flight, set_up_worker
 
 JOURNAL_VERSION = 1
 _SPACE = NASBench201Space()
@@ -280,7 +280,7 @@ def build(
             tasks = [[(n, archs[n], seed) for n, seed in todo[i : i + block]] for i in range(0, len(todo), block)]
             finished, failed = len(wanted) - len(todo), 0
             try:
-                for results in _in_flight(executor, _train_block, [(spec.to_json(), task) for task in tasks], 2 * jobs):
+                for results in in_flight(executor, _train_block, [(spec.to_json(), task) for task in tasks], 2 * jobs):
                     for number, seed, result, error in results:
                         journal.write(number, seed, result, error)
                         finished += error is None
@@ -328,28 +328,6 @@ def build_locally(
         raise
     executor.shutdown(wait=True)
     return path
-
-
-def _in_flight(
-    executor: Executor, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], width: int
-) -> Iterable[Any]:
-    """Yield the results of `function(*arguments)` as they finish, with at most `width` submitted at a time."""
-    waiting = iter(arguments)
-    running: set[Future[Any]] = set()
-    try:
-        while True:
-            for args in waiting:
-                running.add(executor.submit(function, *args))
-                if len(running) >= width:
-                    break
-            if not running:
-                return
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in sorted(finished, key=lambda f: f.exception() is not None):  # what succeeded is kept first
-                yield future.result()
-    finally:
-        for future in running:
-            future.cancel()
 
 
 def _write_table(spec: BuildSpec, archs: list[Architecture], journal: Journal, out: Path) -> None:

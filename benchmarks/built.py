@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,22 +23,34 @@ class TrainedCells(TableBenchmark):
 
     def __init__(self, id: str, columns: dict[str, Any], info: Info) -> None:
         super().__init__(id, NASBench201Space(), columns, info)
+        self.image_shape = self._task().shape
 
-    def network(self, arch: Architecture) -> nn.Module:
-        from .networks.nasbench201 import NASBench201Network
+    def network(self, arch: Architecture, **settings: Any) -> nn.Module:
+        """See `Benchmark.network`; without settings it is the network as it was trained: pruned, and of the build's size."""
+        from .networks.factory import build_network
 
+        return build_network("nasbench201", arch, **{**self.network_settings, **settings})
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
         task, spec = self._task(), self.info.details["spec"]
-        return NASBench201Network(
-            arch,
-            num_classes=task.num_classes,
-            channels=spec["channels"],
-            cells=spec["cells"],
-            input_channels=task.shape[0],
-            prune=True,
-        )
+        return {
+            "channels": spec["channels"],
+            "cells": spec["cells"],
+            "prune": True,
+            "num_classes": task.num_classes,
+            "input_channels": task.shape[0],
+        }
+
+    def mixture(self, choices: Sequence[Sequence[int]], **settings: Any) -> nn.Module:
+        """See `Benchmark.mixture`; small networks unless told otherwise, see `networks/mixtures.py`."""
+        from .networks.mixtures import build_mixture
+
+        task = self._task()
+        return build_mixture(choices, **{"num_classes": task.num_classes, "input_channels": task.shape[0], **settings})
 
     def images(self, split: SplitName) -> Images:
-        return self._task().split(split)
+        return self._task().split(split) if self._image_source is None else super().images(split)
 
     def _task(self) -> ImageTask:
         from .images import image_task

@@ -36,6 +36,7 @@ from .spaces.subspace import Subspace
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
 BENCHMARK_KIND = "imported"
 METRICS_KIND = "imported-metrics"
@@ -576,6 +577,7 @@ class ImportedBenchmark(Benchmark):
         self.id = str(self.report["name"])
         self.max_epochs = int(self.report["epochs"])
         self.search_epochs = int(self.report["search_epochs"])
+        self.image_shape = (3, 32, 32) if self.network_settings else None  # of the official benchmarks of our spaces
         self._rows = _Rows(space, columns["arch"])
         self.space = space if self.report["complete"] else Subspace(space, self._rows.members, checked=True)
         n = len(columns["arch"])
@@ -685,6 +687,23 @@ class ImportedBenchmark(Benchmark):
     def optimum(self) -> Final:
         """The best value of each field over the table; NaN where the table does not have it."""
         return self._optimum
+
+    def network(self, arch: Architecture, **settings: Any) -> nn.Module:
+        """See `Benchmark.network`: only spaces with an id of their own have networks.
+
+        The table does not say how its networks were built: without settings they are those of the official benchmark.
+        """
+        from .networks.factory import build_network
+
+        if not self.network_settings:
+            return super().network(arch, **settings)
+        return build_network(self.report["space"], arch, **settings)
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        from .networks.factory import SETTINGS
+
+        return SETTINGS.get(self.report["space"], {})
 
 
 class MetricTable:

@@ -18,7 +18,7 @@ Version history
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -217,6 +217,7 @@ class NASBench101(Benchmark):
         repeats: runs of each length.
     """
 
+    image_shape = (3, 32, 32)
     resumable = False  # each length has a learning rate schedule of its own
 
     def __init__(self, table: NASBench101Table, id: str = "nasbench101-v1") -> None:
@@ -334,14 +335,23 @@ class NASBench101(Benchmark):
     def optimum(self) -> Final:
         return self._optimum
 
-    def network(self, arch: Architecture) -> nn.Module:
-        from .networks.nasbench101 import NASBench101Network
+    def network(self, arch: Architecture, **settings: Any) -> nn.Module:
+        from .networks.factory import build_network
 
-        return NASBench101Network(self.table.space.check(arch))
+        return build_network("nasbench101", arch, **settings)
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        from .networks.factory import SETTINGS
+
+        return SETTINGS["nasbench101"]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = {"info": self.info, "metrics": self.metrics, "_attached": self._attached}
-        return open_nasbench101, (self.table.columns.path, self.id), state  # another process maps the file itself
+        return (
+            open_nasbench101,
+            (self.table.columns.path, self.id),
+            self._state(),
+        )  # another process maps the file itself
 
 
 def open_nasbench101(path: Path, id: str = "nasbench101-v1") -> NASBench101:

@@ -18,7 +18,7 @@ Version history
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -160,6 +160,7 @@ class NASBench301(Benchmark):
         self.id = id if id is not None else "nasbench301-v1" if model == "xgb" else f"nasbench301-v1(model={model!r})"
         self.space = _SPACE
         self.max_epochs = MAX_EPOCHS
+        self.image_shape = (3, 32, 32)
         self.accuracy = load_surrogate(columns, _COLUMNS_OF[model])
         self.runtime = load_surrogate(columns, RUNTIME_MODEL)
         self._opened = (columns.path, model)
@@ -269,18 +270,24 @@ class NASBench301(Benchmark):
         """Unknown: every field is NaN."""
         return Final(*[float("nan")] * 5)
 
-    def network(self, arch: Architecture) -> nn.Module:
-        """The network as it was trained: 32 channels, 8 cells, auxiliary head."""
-        from .networks.darts import DARTSNetwork
+    def network(self, arch: Architecture, **settings: Any) -> nn.Module:
+        """See `Benchmark.network`; as it was trained it has 32 channels, 8 cells and the auxiliary head."""
+        from .networks.factory import build_network
 
-        return DARTSNetwork(self.space.check(arch), channels=32, layers=8, auxiliary=True)
+        return build_network("darts", self.space.check(arch), **settings)
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        from .networks.factory import SETTINGS
+
+        return SETTINGS["darts"]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process maps the file itself.
         return (
             _open,
             (*self._opened, self.id),
-            {"info": self.info, "metrics": self.metrics, "_attached": self._attached},
+            self._state(),
         )
 
 

@@ -352,6 +352,7 @@ class NATSBenchmark(Benchmark):
         self.table = table
         self.dataset = dataset
         self.interpolation = interpolation
+        self.image_shape = (3, 16, 16) if dataset == "ImageNet16-120" else (3, 32, 32)
         # The validated networks of CIFAR-10 are those that were trained on half of its training images.
         self._validated = "cifar10-valid" if dataset == "cifar10" else dataset
         full = FULL[table.space.name]
@@ -545,20 +546,29 @@ class NATSBenchmark(Benchmark):
         return Curve(*(np.mean(field, axis=0).astype(np.float32) for field in fields))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = {"info": self.info, "metrics": self.metrics, "_attached": self._attached}
         again = functools.partial(
             open_nats, id=self.id, schedule=self.schedule, interpolation=self.interpolation
         )  # another process maps the file itself
-        return again, (self.table.columns.path, self.dataset), state
+        return again, (self.table.columns.path, self.dataset), self._state()
 
-    def network(self, arch: Architecture) -> nn.Module:
-        if isinstance(self.table.space, NASBench201Space):
-            from .networks.nasbench201 import NASBench201Network
+    def network(self, arch: Architecture, **settings: Any) -> nn.Module:
+        from .networks.factory import build_network
 
-            return NASBench201Network(arch, num_classes=NUM_CLASSES[self.dataset])
-        from .networks.nats_size import NATSSizeNetwork
+        return build_network(self.table.space.name, arch, **{**self.network_settings, **settings})
 
-        return NATSSizeNetwork(arch, num_classes=NUM_CLASSES[self.dataset])
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        from .networks.factory import SETTINGS
+
+        return {**SETTINGS[self.table.space.name], "num_classes": NUM_CLASSES[self.dataset]}
+
+    def mixture(self, choices: Sequence[Sequence[int]], **settings: Any) -> nn.Module:
+        """See `Benchmark.mixture`; small networks unless told otherwise, see `networks/mixtures.py`."""
+        if not isinstance(self.table.space, NASBench201Space):
+            return super().mixture(choices, **settings)
+        from .networks.mixtures import build_mixture
+
+        return build_mixture(choices, **{"num_classes": NUM_CLASSES[self.dataset], **settings})
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What every worker process does first, whether it trains networks or runs searches."""
+"""Worker processes, whether they train networks, score them or run searches: starting them, and handing them work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import contextmanager
+from typing import Any
 
 
 def set_up_worker(path: Sequence[str], parent: int) -> None:
@@ -30,3 +33,60 @@ def _exit_with_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
+
+
+class InProcess(Executor):
+    """Runs each task at once, in this process: what one job means."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@contextmanager
+def processes(jobs: int) -> Iterator[Executor]:
+    """Local worker processes. Loky's, because they take classes that were defined in a notebook or in `__main__`."""
+    import loky
+
+    executor = loky.ProcessPoolExecutor(
+        max_workers=jobs, initializer=set_up_worker, initargs=(list(sys.path), os.getpid())
+    )
+    finished = False
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
+    try:
+        executor.submit(int)  # starts the workers, which inherit that Ctrl-C is not theirs
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
+    try:
+        yield executor
+        finished = True
+    finally:
+        executor.shutdown(wait=finished, kill_workers=not finished)
+
+
+def in_flight(
+    executor: Executor, function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], width: int
+) -> Iterable[Any]:
+    """Yield the results of `function(*arguments)` as they finish, with at most `width` submitted at a time."""
+    waiting = iter(arguments)
+    running: set[Future[Any]] = set()
+    try:
+        while True:
+            for args in waiting:
+                running.add(executor.submit(function, *args))
+                if len(running) >= width:
+                    break
+            if not running:
+                return
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in sorted(finished, key=lambda f: f.exception() is not None):  # what succeeded is kept first
+                yield future.result()
+    finally:
+        for future in running:
+            future.cancel()

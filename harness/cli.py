@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .study import Study
 
 DEFAULT_OPTIMIZERS = "random_search,regularized_evolution,local_search"
+DEFAULT_PROXIES = "naswot,synflow,log_synflow,jacob_cov,snip,grad_norm,zico,zen,az_nas,params"
 
 app = typer.Typer(
     name="nasharness",
@@ -54,16 +55,20 @@ def main() -> None:
         # Imported here, so that `--help` does not load NumPy. Any other error is ours: it keeps its traceback.
         from ..benchmarks.build import BuildError
         from .run import RunError
+        from .score_cache import CacheError
         from .store import StoreError
 
-        if isinstance(error, ValueError | StoreError):
+        if isinstance(error, ValueError | StoreError | CacheError):
             fail(str(error), 2)
         if isinstance(error, RunError | BuildError):
             fail(str(error), 1)
         raise
 
 
-_NARROW = ("strategy", "test regret, mean", "P(better than random)", "validation regret, mean", "simulated s")
+_NARROW = (
+    *("strategy", "test regret, mean", "P(better than random)", "validation regret, mean", "simulated s"),
+    *("proxy", "Kendall tau", "Spearman rho", "seconds"),
+)
 
 
 def _print_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
@@ -259,10 +264,9 @@ def _default_folder(settings: dict[str, Any]) -> Path:
     import hashlib
 
     from .registry import optimizer_spec
-    from .study import source_sha256
 
     # With the optimizers' source, so that an edited optimizer starts afresh instead of meeting its old runs.
-    sources = [source_sha256(optimizer_spec(optimizer).factory) for optimizer in settings["optimizers"]]
+    sources = [optimizer_spec(optimizer).source_sha256() for optimizer in settings["optimizers"]]
     key = json.dumps([*(settings[k] for k in ("benchmark", "optimizers", "budget", "seed")), sources])
     name = settings["benchmark"].replace("/", "-").replace(":", "-")
     return Path("nasharness-results") / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
@@ -332,7 +336,7 @@ def check(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Hold an optimizer to the conformance suite, and say what to fix."""
+    """Hold an optimizer or a proxy to the conformance suite, and say what to fix."""
     from .testing import run_checks
 
     results = []
@@ -354,6 +358,83 @@ def check(
         )
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def score(
+    benchmark: Annotated[str, typer.Option(help="Benchmark id.")] = "digits201",
+    proxies: Annotated[
+        str, typer.Option(help="Comma-separated ids, metric:NAME of a table, or all.")
+    ] = DEFAULT_PROXIES,
+    n: Annotated[str, typer.Option("--n", help="How many architectures to draw, or all.")] = "100",
+    among: Annotated[
+        str,
+        typer.Option(
+            help="From all of them, one of each isomorphism class (unique), or without dead operations (live)."
+        ),
+    ] = "all",
+    images: Annotated[
+        Path | None, typer.Option(help="A folder or file of labelled images. (default: the benchmark's own)")
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Leave out dead operations, as published scores do not.")
+    ] = False,
+    cells: Annotated[int | None, typer.Option(help="Cells per stage, for a smaller skeleton.")] = None,
+    channels: Annotated[int | None, typer.Option(help="Channels of the first stage.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample, images, weights and random draws.")] = 0,
+    jobs: Annotated[int | None, typer.Option(help="Worker processes, one thread each. (default: all cores)")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep scores.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report. (default: nasharness-results/scores-BENCHMARK)")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Score untrained networks with zero-cost proxies, and write a report on how well the scores rank.
+
+    Scores are kept, so the same command goes on where it was interrupted.
+    """
+    from .registry import split_ids
+    from .scoring import score as run_scores
+
+    if n != "all" and not n.isdigit():
+        raise ValueError(f"--n must be a whole number or all, not {n!r}")
+    settings = {"prune": prune or None, "cells": cells, "channels": channels}
+    folder = out or Path("nasharness-results") / f"scores-{benchmark.replace('/', '-').replace(':', '-')}"
+    try:
+        with progress(f"{benchmark}: architectures scored", quiet or as_json) as update:
+            scores = run_scores(
+                split_ids(proxies),
+                benchmark,
+                n=None if n == "all" else int(n),
+                among=among,  # type: ignore[arg-type]  # checked there
+                images=images,
+                settings={name: value for name, value in settings.items() if value is not None},
+                seed=seed,
+                jobs=(os.cpu_count() or 1) if jobs is None else jobs,
+                device=device,
+                cache=not no_cache,
+                progress=update,
+            )
+    except KeyboardInterrupt:
+        kept = "" if no_cache else " Finished scores are kept; to go on, give the same command again:"
+        fail(f"interrupted.{kept}\n  nasharness {shlex.join(sys.argv[1:])}", 130)
+    with status("writing the report", quiet or as_json):
+        page = scores.report(folder)
+    summary = scores.summary()
+    if as_json:
+        found = {"report": str(page), "population": scores.population, "proxies": summary.records()}
+        typer.echo(json.dumps(_plain(found), indent=2))
+    elif not quiet:
+        headers, rows = summary.rows_for_display(brief=True)
+        _print_table(headers, rows, title=f"{scores.benchmark.id}, {scores.population}")
+        for sentence in summary.verdicts():
+            typer.echo(sentence)
+        typer.echo(f"Report: {page}")
+    if lost := [label for label in scores.proxies if len(scores.errors[label]) == len(scores)]:
+        first = "; ".join(f"{label}: {next(iter(scores.errors[label].values()))}" for label in lost)
+        fail(f"no architecture could be scored by {first}", 1)
 
 
 @app.command()

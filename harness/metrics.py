@@ -71,21 +71,298 @@ def _tied_pairs(changes: npt.NDArray[np.bool_]) -> int:
 
 
 def _inversions(ranks: npt.NDArray[np.int64]) -> int:
-    """Number of pairs i < j with ranks[i] > ranks[j], for ranks `(n,)` from 0.
+    """Number of pairs i < j with ranks[i] > ranks[j], for ranks `(n,)` from 0."""
+    return int(_smaller_before(ranks.max() - ranks).sum())
+
+
+def _smaller_before(ranks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """For each i the number of j < i with ranks[j] < ranks[i], for ranks `(n,)` from 0.
 
     Such a pair agrees in its leading bits, then i has a one where j has a zero. So for each bit, from the highest: keep
-    the numbers grouped by the bits above it, each group in the original order, and count the ones before each zero.
+    the numbers grouped by the bits above it, each group in the original order, and count the zeros before each one.
     """
-    count = 0
+    count = np.zeros(len(ranks), dtype=np.int64)
+    place = np.arange(len(ranks))
     for bit in reversed(range(int(ranks.max()).bit_length())):
         ones = (ranks >> bit) & 1
-        before = np.cumsum(ones)
+        zeros_before = np.concatenate(([0], np.cumsum(1 - ones)))
         above = ranks >> (bit + 1)
-        group_start = np.searchsorted(above, above)
-        before_group = np.concatenate(([0], before))[group_start]
-        count += int(((before - before_group) * (1 - ones)).sum())
-        ranks = ranks[np.argsort(ranks >> bit, kind="stable")]
+        in_group = zeros_before[:-1] - zeros_before[np.searchsorted(above, above)]
+        count[place] += in_group * ones
+        order = np.argsort(ranks >> bit, kind="stable")
+        ranks, place = ranks[order], place[order]
     return count
+
+
+def spearman_rho(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Spearman's rank correlation: Pearson's correlation of the ranks, ties sharing the mean of their ranks.
+
+    Spearman, "The proof and measurement of association between two things", American Journal of Psychology 15(1), 1904.
+
+    Args:
+        x, y: `(n,)` each.
+
+    Returns:
+        In [-1, 1], of the points where neither side is NaN; NaN where it is undefined: fewer than two such points, or one
+        side constant.
+
+    Raises:
+        ValueError: x and y differ in length or are not one-dimensional.
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"x and y must be one-dimensional and of one length, not of shape {a.shape} and {b.shape}")
+    known = ~(np.isnan(a) | np.isnan(b))
+    a, b = (mean_ranks(side[known]) - (known.sum() + 1) / 2 for side in (a, b))
+    squares = float((a * a).sum()), float((b * b).sum())
+    if 0.0 in squares:
+        return float("nan")
+    return float(min(1.0, max(-1.0, (a * b).sum() / np.sqrt(squares[0]) / np.sqrt(squares[1]))))
+
+
+def mean_ranks(values: npt.ArrayLike) -> Floats:
+    """Ranks 1 (lowest) to n (highest) of `(n,)` values, which may be infinite but not NaN; equal ones share their mean."""
+    codes, counts = _codes(np.asarray(values, dtype=np.float64))
+    result: Floats = (np.cumsum(counts) - (counts - 1) / 2)[codes]
+    return result
+
+
+def _codes(values: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The place of each value among the distinct ones, `(n,)`, and how often each of these occurs."""
+    _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return codes.astype(np.int64).reshape(-1), counts.astype(np.int64)
+
+
+def resampled_correlations(
+    scores: npt.ArrayLike,
+    target: npt.ArrayLike,
+    *,
+    rng: np.random.Generator,
+    n_resamples: int = 1000,
+    exact_up_to: int = 2048,
+) -> tuple[Floats, Floats]:
+    """Bootstrap replicates of Kendall's tau-b and Spearman's rho of several scores with one target.
+
+    The points (a score of each kind and the target) are resampled with replacement, and all scores see the same resamples, so
+    that the difference of two rows is a paired bootstrap of the difference of the two correlations.
+
+    A resample contains points more than once. A point makes a pair with its copy that is tied on both sides; tau-b counts
+    neither in its numerator nor in its denominator what is tied on both sides, so such pairs do not pull it towards 0 (as they
+    would tau-a): a replicate is tau-b over the pairs of different points, each weighted by the product of the two counts. In
+    rho the copies share a mean rank, which changes it by O(1/n), while its standard error is O(1/sqrt(n)).
+
+    Up to `exact_up_to` points every replicate is computed from all pairs. Beyond, a replicate is the first-order expansion
+    `estimate + mean of the resampled influences` (the infinitesimal jackknife: Efron and Tibshirani, "An introduction to the
+    bootstrap", 1993, section 21.3); what it leaves out is O(1/n). There, time and memory grow like n log n.
+
+    Args:
+        scores: `(k, n)`.
+        target: `(n,)`.
+        rng: where the resamples come from.
+        n_resamples: how many.
+        exact_up_to: see above.
+
+    Returns:
+        Replicates of tau-b and of rho, `(k, n_resamples)` each; NaN where a resample has no untied pair on one side, and all
+        NaN where the correlation is undefined. First-order replicates may lie outside [-1, 1].
+
+    Raises:
+        ValueError: shapes that do not fit, a NaN, or no resamples.
+    """
+    rows, y = np.asarray(scores, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    if rows.ndim != 2 or y.ndim != 1 or rows.shape[1] != len(y):
+        raise ValueError(f"scores must be (k, n) and target (n,), not of shape {rows.shape} and {y.shape}")
+    if np.isnan(rows).any() or np.isnan(y).any():
+        raise ValueError("a NaN cannot be resampled: leave the point out or give it a rank")
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1, not {n_resamples!r}")
+    k, n = rows.shape
+    result = np.full((2, k, n_resamples), np.nan)
+    if n < 2 or k == 0:
+        return result[0], result[1]
+    sides = [_codes(row) for row in rows]
+    target_side = _codes(y)
+    exact = n <= exact_up_to
+    if not exact:
+        expansions = [(_tau_influence(side[0], target_side[0]), _rho_influence(side, target_side)) for side in sides]
+    depth = max(1, _BLOCK // n)
+    for first in range(0, n_resamples, depth):
+        block = slice(first, min(first + depth, n_resamples))
+        counts = _counts(rng.integers(n, size=(block.stop - first, n)), n)
+        if exact:
+            _exact_block(result[:, :, block], counts, sides, target_side)
+        else:
+            for row, pair in enumerate(expansions):
+                for which, (estimate, influence) in enumerate(pair):
+                    result[which, row, block] = estimate + counts @ influence / n
+    return result[0], result[1]
+
+
+_Side: TypeAlias = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+
+
+def _exact_block(out: Floats, counts: Floats, sides: list[_Side], target: _Side) -> None:
+    """Fill `out`, `(2, k, resamples)`, with tau-b and rho of the resamples that hold each point `counts` times."""
+    weights = counts.astype(np.float32)  # every sum below is a whole number under 2^24 in it: exact
+    n = counts.shape[1]
+    target_signs = _signs(target[0])
+    target_ranks, target_squares, target_untied = _resampled_ranks(counts, target)
+    target_ranks *= counts
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0 / 0: every pair of the resample is tied
+        for row, side in enumerate(sides):
+            agreement = _signs(side[0]) * target_signs
+            numerator = np.einsum("rn,rn->r", weights @ agreement, counts)
+            ranks, squares, untied = _resampled_ranks(counts, side)
+            out[0, row] = numerator / np.sqrt(untied * target_untied)
+            out[1, row] = np.einsum("rn,rn->r", ranks, target_ranks) / np.sqrt(squares * target_squares)
+    if n > 1:
+        np.clip(out, -1, 1, out=out)  # rounding
+
+
+def _signs(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """sign(codes[i] - codes[j]), `(n, n)`."""
+    small = codes.astype(np.float32)
+    signs: npt.NDArray[np.float32] = np.sign(small[:, None] - small)
+    return signs
+
+
+def _resampled_ranks(counts: Floats, side: _Side) -> tuple[Floats, Floats, Floats]:
+    """Mean ranks of the points in each resample, from their mean, `(r, n)`; their sum of squares; its untied pairs, twice."""
+    codes, sizes = side
+    order = np.argsort(codes, kind="stable")
+    starts = np.cumsum(sizes) - sizes
+    groups = np.add.reduceat(counts[:, order], starts, axis=1)
+    n = counts.shape[1]
+    ranks = np.cumsum(groups, axis=1) - groups / 2 - n / 2
+    return ranks[:, codes], (groups * ranks * ranks).sum(axis=1), n * n - (groups * groups).sum(axis=1)
+
+
+def _tau_influence(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64]) -> tuple[float, Floats]:
+    """tau-b and how much each point moves it, `(n,)` with mean 0: the derivative by the point's weight, times n."""
+    agreement, untied_x, untied_y = (part / len(x) for part in _pairs_of_points(x, y))
+    mean, mean_x, mean_y = agreement.mean(), untied_x.mean(), untied_y.mean()
+    if mean_x == 0 or mean_y == 0:
+        return float("nan"), np.zeros(len(x))
+    tau = mean / np.sqrt(mean_x * mean_y)
+    influence = 2 * (agreement - mean) / np.sqrt(mean_x * mean_y)
+    influence -= tau * ((untied_x - mean_x) / mean_x + (untied_y - mean_y) / mean_y)
+    return float(tau), influence
+
+
+def _pairs_of_points(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
+    """For each point the pairs with others: concordant minus discordant, not tied in x, not tied in y, `(n,)` each."""
+    n = len(x)
+    concordant = np.zeros(n, dtype=np.int64)
+    for a, b in ((x, y), (x.max() - x, y.max() - y)):
+        order = np.lexsort((-b, a))  # of points tied in a those with the larger b first: they are not below
+        concordant[order] += _smaller_before(b[order])
+    tied_x, tied_y, tied_both = (np.bincount(codes)[codes] for codes in (x, y, _codes((x * n + y).astype(float))[0]))
+    discordant = n - tied_x - tied_y + tied_both - concordant
+    return (concordant - discordant).astype(float), (n - tied_x).astype(float), (n - tied_y).astype(float)
+
+
+def _rho_influence(x: _Side, y: _Side) -> tuple[float, Floats]:
+    """Spearman's rho and how much each point moves it, as `_tau_influence`."""
+    u, v = _centred(x), _centred(y)
+    xy, xx, yy = (u * v).mean(), (u * u).mean(), (v * v).mean()
+    if xx == 0 or yy == 0:
+        return float("nan"), np.zeros(len(u))
+    rho = xy / np.sqrt(xx * yy)
+    # A point enters a product of ranks by itself, and by moving the ranks of all points above it on either side.
+    influence = (u * v + _above(x, v) + _above(y, u) - 3 * xy) / np.sqrt(xx * yy)
+    influence -= rho / 2 * ((u * u + 2 * _above(x, u)) / xx + (v * v + 2 * _above(y, v)) / yy - 6)
+    return float(rho), influence
+
+
+def _centred(side: _Side) -> Floats:
+    """Mean ranks as fractions of n, less their mean."""
+    codes, sizes = side
+    result: Floats = ((np.cumsum(sizes) - sizes / 2) / len(codes) - 0.5)[codes]
+    return result
+
+
+def _above(side: _Side, values: Floats) -> Floats:
+    """For each point the mean over all points of `values` of those above it on this side, those level with it half."""
+    codes, _ = side
+    groups = np.bincount(codes, weights=values)
+    result: Floats = ((groups.sum() - np.cumsum(groups) + groups / 2) / len(codes))[codes]
+    return result
+
+
+def percentile_interval(replicates: npt.ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """The percentile interval of bootstrap replicates `(n_resamples,)`.
+
+    Returns:
+        Low and high, of the replicates that are not NaN; both NaN where more than a tenth of them are.
+
+    Raises:
+        ValueError: a level outside (0, 1) or no replicates.
+    """
+    array = np.asarray(replicates, dtype=np.float64)
+    _check_resampling(len(array), level)
+    known = array[~np.isnan(array)]
+    if len(known) < 0.9 * len(array):
+        return float("nan"), float("nan")
+    low, high = _percentiles(known, level)
+    return float(low), float(high)
+
+
+def precision_at(scores: npt.ArrayLike, target: npt.ArrayLike, k: int, best: int | None = None) -> float:
+    """The share of the k points with the highest scores that are among the `best` (k unless told) by the target.
+
+    Where the k-th score is shared, it is the expectation over which of the points that share it are taken. A point is among
+    the best by the target if no more than `best - 1` points are better.
+
+    Args:
+        scores, target: `(n,)`, no NaN.
+        k, best: from 1 to n.
+
+    Returns:
+        In [0, 1]; choosing by chance gives about `best / n`.
+
+    Raises:
+        ValueError: k or best out of range.
+    """
+    s, t = np.asarray(scores, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    best = k if best is None else best
+    if not (1 <= k <= len(s) and 1 <= best <= len(s)):
+        raise ValueError(f"k and best must be between 1 and {len(s)}, the number of points, not {k!r} and {best!r}")
+    certain, tied, places = _taken(s, k)
+    good = t >= np.partition(t, len(t) - best)[len(t) - best]
+    return float((good[certain].sum() + good[tied].mean() * places) / k)
+
+
+def expected_best(scores: npt.ArrayLike, target: npt.ArrayLike, k: int) -> float:
+    """The highest target among the k points with the highest scores.
+
+    Where the k-th score is shared, it is the expectation over which of the points that share it are taken.
+
+    Args:
+        scores, target: `(n,)`, no NaN.
+        k: from 1 to n.
+
+    Raises:
+        ValueError: k out of range.
+    """
+    s, t = np.asarray(scores, dtype=np.float64), np.asarray(target, dtype=np.float64)
+    if not 1 <= k <= len(s):
+        raise ValueError(f"k must be between 1 and {len(s)}, the number of points, not {k!r}")
+    certain, tied, places = _taken(s, k)
+    floor = t[certain].max(initial=-np.inf)
+    descending = np.sort(t[tied])[::-1]
+    m = len(descending)
+    # The j-th best (from 0) is the best of the places drawn: none of the j better ones was drawn, and it was.
+    j = np.arange(m - places + 1)
+    missed = np.concatenate(([1.0], np.cumprod(1 - places / (m - j[:-1]))))
+    chance = missed * places / (m - j)
+    return float((chance * np.maximum(floor, descending[: len(j)])).sum())
+
+
+def _taken(scores: Floats, k: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
+    """Which points the k highest scores surely include, which share the k-th score, and how many of these are taken."""
+    cut = np.partition(scores, len(scores) - k)[len(scores) - k]
+    certain = scores > cut
+    return certain, scores == cut, k - int(certain.sum())
 
 
 def iqm(values: npt.ArrayLike, axis: int = -1) -> Any:

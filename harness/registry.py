@@ -25,6 +25,7 @@ import copy
 import dataclasses
 import difflib
 import functools
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -163,7 +164,8 @@ def load(name: str) -> Benchmark:
     Args:
         name: an id; the newest version where the id names none; the name of a table in the data folder; a `.safetensors`
             file; or `package.module:Name` of a Benchmark or of a function that returns one. Parameters of the protocol follow
-            in parentheses. `metrics='name'`, which every benchmark takes, adds the metrics of an imported table.
+            in parentheses. Every benchmark also takes `metrics='name'`, which adds the metrics of an imported table, and
+            `images='path'`, which gives it images to score networks with (see `benchmarks.datasets.open_images`).
 
     Raises:
         RegistryError: unknown id, not a benchmark, or parameters that it does not take.
@@ -178,7 +180,7 @@ def load(name: str) -> Benchmark:
         raise RegistryError(f"cannot read the benchmark {name!r}: write name or name(parameter=value)")
     target = match["target"]
     parameters = _keywords(match["parameters"], target) if match["parameters"] else {}
-    attached = parameters.pop("metrics", None)
+    attached, images = parameters.pop("metrics", None), parameters.pop("images", None)
     if is_file:
         from ..benchmarks.opening import open_file
 
@@ -198,12 +200,37 @@ def load(name: str) -> Benchmark:
             raise RegistryError(f"{target}: metrics is the name of an imported table, not {attached!r}")
         opened.attach(open_metrics(Path(attached) if attached.endswith(".safetensors") else find(attached)))
         parameters["metrics"] = attached
+    if images is not None:
+        from ..benchmarks.datasets import open_images
+
+        if not isinstance(images, str):
+            raise RegistryError(f"{target}: images is a file, a folder or the name of an embedded task, not {images!r}")
+        opened.attach_images(open_images(images))
+        parameters["images"] = images
     if parameters:  # another protocol is another benchmark: its runs must not be mixed with those of the plain one
         given = f"({', '.join(f'{k}={v!r}' for k, v in sorted(parameters.items()))})"
         opened.id += given
         again = f"{Path(target).resolve() if is_file else target}{given}"
         opened.info = dataclasses.replace(opened.info, id=opened.id, details={**opened.info.details, "path": again})
     return opened
+
+
+@functools.lru_cache(maxsize=4)
+def load_once(benchmark: str) -> Benchmark:
+    """`load`, with the last few kept open: for a worker process that is asked about the same one again and again."""
+    return load(benchmark)
+
+
+def portable(benchmark: Benchmark, source: str) -> str | Benchmark:
+    """What a worker can load the same benchmark by, else the benchmark itself."""
+    try:
+        other = load_once(source)
+    except (RegistryError, OSError, ValueError):
+        return benchmark
+    # Of a subclass that answers in its own way, or of another protocol, id and sha256 may be those of this one.
+    same = type(other) is type(benchmark) and (other.id, other.info) == (benchmark.id, benchmark.info)
+    same &= (other.metrics, other._image_source) == (benchmark.metrics, benchmark._image_source)
+    return source if same else benchmark
 
 
 def _benchmark_factory(target: str) -> Any:
@@ -244,6 +271,24 @@ def _call(factory: Any, target: str, parameters: Mapping[str, Any]) -> Any:
         raise RegistryError(f"{target!r} raised {type(error).__name__}: {error}") from error
 
 
+def source_sha256(factory: type) -> str:
+    """Digest of the files that define the class and its bases, so that results of edited code are not mixed with this code's.
+
+    Of a class from an interactive session it is the class's own source, where Python still knows it.
+    """
+    digest = hashlib.sha256()
+    try:
+        files = {inspect.getfile(c) for c in factory.__mro__ if c.__module__ not in ("builtins", "abc")}
+        for file in sorted(files, key=lambda f: Path(f).name):
+            digest.update(Path(file).read_bytes())
+    except (OSError, TypeError):
+        try:
+            digest.update(inspect.getsource(factory).encode())
+        except (OSError, TypeError):
+            return "unknown"
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Spec:
     """A class with its hyper-parameters, before it is made.
@@ -261,6 +306,10 @@ class Spec:
     def takes(self, parameter: str) -> bool:
         """Whether the constructor has a parameter of this name."""
         return parameter in _signature(self.factory).parameters
+
+    def source_sha256(self) -> str:
+        """Digest of the code, see the function of this name."""
+        return source_sha256(self.factory)
 
     def _fresh(self) -> dict[str, Any]:
         return copy.deepcopy(dict(self.parameters))  # a run may change a list that it was given
@@ -282,12 +331,33 @@ class OptimizerSpec(Spec):
         fidelities: Sequence[int] | None = None,
         scorer: Scorer | None = None,
     ) -> Optimizer:
-        """A fresh optimizer. One that takes `fidelities` or a `scorer` gets those given here, unless it was given others."""
+        """A fresh optimizer. One that takes `fidelities` or a `scorer` gets those given here, unless it was given others.
+
+        The optimizer that another one wraps gets them, too.
+        """
         parameters = self._fresh()
         for name, value in (("fidelities", fidelities), ("scorer", scorer)):
             if value is not None and self.takes(name):
                 parameters.setdefault(name, value)
+        if self.wrapped is not None:
+            parameters[self.wrapped[0]] = functools.partial(self.wrapped[1].make, fidelities=fidelities, scorer=scorer)
         return self.factory(space, rng, **parameters)
+
+    def source_sha256(self) -> str:
+        own = super().source_sha256()
+        if self.wrapped is None:
+            return own
+        return hashlib.sha256((own + self.wrapped[1].source_sha256()).encode()).hexdigest()
+
+    @functools.cached_property
+    def wrapped(self) -> tuple[str, OptimizerSpec] | None:
+        """The hyper-parameter that names another optimizer, and that optimizer; None if none is named.
+
+        A class says which one it is by its attribute `wraps`: `proxy_filter(base='bohb')` wraps what its `base` names.
+        """
+        name = getattr(self.factory, "wraps", None)
+        given = None if name is None else self.parameters.get(name)
+        return (str(name), optimizer_spec(given)) if isinstance(given, str | OptimizerSpec) else None
 
 
 class ProxySpec(Spec):
@@ -316,7 +386,9 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
 
     if isinstance(optimizer, OptimizerSpec):
         return optimizer
-    return OptimizerSpec(*_read_spec("optimizers", optimizer, Optimizer, common=2))
+    spec = OptimizerSpec(*_read_spec("optimizers", optimizer, Optimizer, common=2))
+    _ = spec.wrapped  # an unknown id is found here, before anything runs
+    return spec
 
 
 def proxy_spec(proxy: str | type[Proxy] | ProxySpec) -> ProxySpec:
@@ -379,11 +451,15 @@ ALL = "all-black-box"
 
 
 def expand(optimizers: Iterable[Any]) -> list[Any]:
-    """Optimizers with `all-black-box` replaced by every registered strategy that pays for evaluations."""
+    """Optimizers with `all-black-box` replaced by every registered strategy that pays for evaluations and sees nothing else.
+
+    One that takes a `scorer` looks at the networks, and many benchmarks have none.
+    """
     every: list[Any] = []
     for optimizer in optimizers:
         if optimizer == ALL:
-            every += [name for name in entry_points("optimizers") if optimizer_spec(name).factory.charges_evaluations]
+            specs = map(optimizer_spec, entry_points("optimizers"))
+            every += [spec.label for spec in specs if spec.factory.charges_evaluations and not spec.takes("scorer")]
         else:
             every.append(optimizer)
     return every

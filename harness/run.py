@@ -23,6 +23,7 @@ from .registry import OptimizerSpec, load, optimizer_spec
 if TYPE_CHECKING:
     from ..benchmarks.base import Benchmark, Evaluation
     from ..optimizers.base import Optimizer
+    from .scorer import BenchmarkScorer
 
 MAX_EVALUATIONS = 5_000_000
 """Where a run without a limit on evaluations is ended: an optimizer whose proposals cost nothing would go on for ever."""
@@ -190,16 +191,30 @@ def run(
     opened = load(benchmark) if isinstance(benchmark, str) else benchmark
     for_optimizer, for_benchmark = generators(seed, opened.id, spec.label, repetition)
     where = f"{spec.label} on {opened.id}, repetition {repetition}"
+    scorer = _scorer(opened) if spec.takes("scorer") else None
     try:
-        instance = spec.make(opened.space, for_optimizer, fidelities=opened.fidelities)
+        instance = spec.make(opened.space, for_optimizer, fidelities=opened.fidelities, scorer=scorer)
     except (Exception, SystemExit) as error:
         raise RunError(f"{where}: the optimizer could not be made: {_raised(error, '')}") from error
-    trials, finished_early = _loop(instance, opened, budget, for_benchmark, where)
+    trials, finished_early = _loop(instance, opened, budget, for_benchmark, where, scorer)
     return Run(spec.label, opened.id, int(seed), int(repetition), trials, finished_early, instance.charges_evaluations)
 
 
+def _scorer(benchmark: Benchmark) -> BenchmarkScorer:
+    """What scores untrained networks for optimizers that ask for it, with the scores that this user knows already."""
+    from .score_cache import open_cache
+    from .scorer import BenchmarkScorer
+
+    return BenchmarkScorer(benchmark, cache=open_cache())
+
+
 def _loop(
-    optimizer: Optimizer, benchmark: Benchmark, budget: Budget, rng: np.random.Generator, where: str
+    optimizer: Optimizer,
+    benchmark: Benchmark,
+    budget: Budget,
+    rng: np.random.Generator,
+    where: str,
+    scorer: BenchmarkScorer | None = None,
 ) -> tuple[Trials, bool]:
     """The search itself. Everything here runs once per trial, so what can be bound or derived outside is."""
     from ..optimizers.base import SearchFinished
@@ -272,6 +287,9 @@ def _loop(
             except (Exception, SystemExit) as error:
                 raise RunError(f"{where}: tell raised {_raised(error, f' at trial {len(values)}')}") from error
         own.append(asked - start + clock() - before)
+        if scorer is not None:  # a score that was known is paid for as if it had been computed now
+            own[-1] += scorer.saved_seconds
+            scorer.saved_seconds = 0.0
         archs.append(arch)
         values.append(value)
         costs.append(price)

@@ -7,28 +7,23 @@ only one that writes. Going on with an interrupted study is a set difference: wh
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import os
 import pickle
 import platform
-import signal
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..benchmarks.workers import set_up_worker
+from ..benchmarks.workers import InProcess, processes
 from .core import STATUSES, Budget
-from .registry import OptimizerSpec, RegistryError, expand, load, optimizer_spec
+from .registry import OptimizerSpec, RegistryError, expand, load, load_once, optimizer_spec, portable
 from .run import Run, RunError, run
 from .store import Store, StoreError
 
@@ -202,24 +197,6 @@ def environment_versions() -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------------ planning
 
 
-def source_sha256(factory: type) -> str:
-    """Digest of the files that define the class and its bases, so that results of edited code are not mixed with this code's.
-
-    Of a class from an interactive session it is the class's own source, where Python still knows it.
-    """
-    digest = hashlib.sha256()
-    try:
-        files = {inspect.getfile(c) for c in factory.__mro__ if c.__module__ not in ("builtins", "abc")}
-        for file in sorted(files, key=lambda f: Path(f).name):
-            digest.update(Path(file).read_bytes())
-    except (OSError, TypeError):
-        try:
-            digest.update(inspect.getsource(factory).encode())
-        except (OSError, TypeError):
-            return "unknown"
-    return digest.hexdigest()
-
-
 def _specification(
     specs: Sequence[OptimizerSpec], benchmark: Benchmark, source: str, budget: Budget, repetitions: int, seed: int
 ) -> dict[str, Any]:
@@ -234,7 +211,7 @@ def _specification(
             spec.label: {
                 "class": f"{spec.factory.__module__}:{spec.factory.__qualname__}",
                 "parameters": {name: repr(value) for name, value in spec.parameters.items()},
-                "source_sha256": source_sha256(spec.factory),
+                "source_sha256": spec.source_sha256(),
                 **_objective(spec),
             }
             for spec in specs
@@ -275,11 +252,6 @@ def _merge(old: Mapping[str, Any] | None, new: dict[str, Any], with_runs: set[st
 # ----------------------------------------------------------------------------------------------------------- execution
 
 
-@lru_cache(maxsize=4)
-def _load_once(benchmark: str) -> Benchmark:
-    return load(benchmark)
-
-
 def _run_block(
     spec: OptimizerSpec, benchmark: str | Benchmark, budget: Budget, seed: int, repetitions: Sequence[int]
 ) -> tuple[list[tuple[Run, dict[str, Any]]], str | None]:
@@ -287,7 +259,7 @@ def _run_block(
 
     Returns the finished runs, each with what was measured, and the error if one failed.
     """
-    opened = _load_once(benchmark) if isinstance(benchmark, str) else benchmark
+    opened = load_once(benchmark) if isinstance(benchmark, str) else benchmark
     results: list[tuple[Run, dict[str, Any]]] = []
     start = time.monotonic()
     for repetition in repetitions:
@@ -306,18 +278,6 @@ def _run_block(
         if time.monotonic() - start > BLOCK_SECONDS:
             break
     return results, None
-
-
-class _InProcess(Executor):
-    """Runs each task at once, in this process: what one job means."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
 
 
 def compare(
@@ -386,14 +346,14 @@ def compare(
         in_memory: list[tuple[Run, dict[str, Any]]] = []
         failures: list[str] = []
         if any(todo.values()):
-            portable = opened if executor is None and jobs == 1 else _portable(opened, source)
+            sent = opened if executor is None and jobs == 1 else portable(opened, source)
             if executor is None:
-                executor = _InProcess() if jobs == 1 else stack.enter_context(_processes(jobs))
+                executor = InProcess() if jobs == 1 else stack.enter_context(processes(jobs))
             total = len(specs) * repetitions
             done = total - sum(map(len, todo.values()))
             progress(done, total)
             try:
-                for results, failure in _execute(executor, specs, todo, portable, budget, seed, jobs):
+                for results, failure in _execute(executor, specs, todo, sent, budget, seed, jobs):
                     for finished_run, measured in results:
                         if store is not None:
                             store.write(finished_run, measured)
@@ -411,40 +371,6 @@ def compare(
         kept = f" The {len(study.runs)} finished runs are kept" + (f" in {out}." if out is not None else ".")
         raise StudyError("\n".join(failures) + f"\nNot all runs could be finished.{kept}", study)
     return study
-
-
-def _portable(benchmark: Benchmark, source: str) -> str | Benchmark:
-    """What a worker can load the same benchmark by, else the benchmark itself."""
-    try:
-        other = _load_once(source)
-    except (RegistryError, OSError, ValueError):
-        return benchmark
-    # Of a subclass that answers in its own way, or of another protocol, id and sha256 may be those of this one.
-    same = type(other) is type(benchmark) and (other.id, other.info) == (benchmark.id, benchmark.info)
-    return source if same else benchmark
-
-
-@contextmanager
-def _processes(jobs: int) -> Iterator[Executor]:
-    """Local worker processes. Loky's, because they take classes that were defined in a notebook or in `__main__`."""
-    import loky
-
-    executor = loky.ProcessPoolExecutor(
-        max_workers=jobs, initializer=set_up_worker, initargs=(list(sys.path), os.getpid())
-    )
-    finished = False
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
-    try:
-        executor.submit(int)  # starts the workers, which inherit that Ctrl-C is not theirs
-    finally:
-        if handler is not None:
-            signal.signal(signal.SIGINT, handler)
-    try:
-        yield executor
-        finished = True
-    finally:
-        executor.shutdown(wait=finished, kill_workers=not finished)
 
 
 def _execute(
@@ -471,7 +397,7 @@ def _execute(
                 if failed[spec.label] < MAX_FAILURES:
                     future = executor.submit(_run_block, spec, benchmark, budget, seed, repetitions)
                     running[future] = (spec, repetitions)
-                if isinstance(executor, _InProcess):
+                if isinstance(executor, InProcess):
                     break  # its task is already done: hand the result on before the next
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:

@@ -7,32 +7,39 @@
     def test_conformance(check):
         check(optimizer_spec("my_module:MyOptimizer"))
 
-Each check plays the optimizer on small made-up tasks in which every answer is a fixed function of the architecture.
+Each check plays the optimizer on small made-up tasks in which every answer is a fixed function of the architecture. An
+optimizer that takes a `scorer` is given one whose scores are made up, too.
+
+`check` and `run_checks` take zero-cost proxies as well; their checks are in `proxy_testing.py`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import math
 import os
 import pickle
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..benchmarks.spaces.nasbench201 import NASBench201Space
 from .core import Metrics, Proposal, Trial
-from .registry import OptimizerSpec, RegistryError, entry_points, optimizer_spec, resolve
+from .registry import OptimizerSpec, ProxySpec, RegistryError, entry_points, optimizer_spec, proxy_spec, resolve
 
 if TYPE_CHECKING:
     from ..optimizers.base import Optimizer
+    from ..proxies.base import Proxy
 
 Check = Callable[[OptimizerSpec], None]
 
@@ -79,6 +86,43 @@ def _cost(arch: Architecture) -> float:
     return 1.0 + sum(choice * (d + 3) for d, choice in enumerate(arch))
 
 
+class MadeUpScorer:
+    """A `Scorer` without networks: its scores are a fixed function of proxy, architecture and seed, related to `_score`.
+
+    One architecture in eleven cannot be scored. Of a mixture it scores the mean over its choices.
+
+    Args:
+        space: the space of the architectures; one that it does not have is an error.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+
+    def __call__(self, proxy: str, archs: Sequence[Architecture], *, seed: int) -> npt.NDArray[np.float64]:
+        scores = []
+        for arch in archs:
+            noise = self._noise(proxy, seed, self.space.check(arch))
+            scores.append(-math.inf if noise < 1 / 11 else _score(arch) + 0.5 * noise)
+        return np.array(scores, dtype=np.float64)
+
+    def mixtures(self, proxy: str, choices: Sequence[Sequence[Sequence[int]]], *, seed: int) -> npt.NDArray[np.float64]:
+        scores = []
+        for mixture in choices:
+            assert len(mixture) == len(self.space.cardinalities) and all(mixture), (
+                f"a mixture needs one or more choices for each of {len(self.space.cardinalities)} dimensions, not {mixture!r}"
+            )
+            mean = sum(sum(left) * (d + 2) / len(left) for d, left in enumerate(mixture)) / (1 + 20 * len(mixture))
+            scores.append(mean + self._noise(proxy, seed, mixture))
+        return np.array(scores, dtype=np.float64)
+
+    @staticmethod
+    def _noise(*words: object) -> float:
+        assert type(words[0]) is str and isinstance(words[1], int), (
+            f"a scorer takes the id of a proxy and a whole number as the seed, not {words[0]!r} and {words[1]!r}"
+        )
+        return int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:4], "little") / 2**32
+
+
 Value = Callable[[int, Architecture], float]
 
 
@@ -99,7 +143,7 @@ def _play(
     from ..optimizers.base import SearchFinished
 
     space = space or NASBench201Space()
-    optimizer = spec.make(space, np.random.default_rng(seed), fidelities=range(1, 7))
+    optimizer = spec.make(space, np.random.default_rng(seed), fidelities=range(1, 7), scorer=MadeUpScorer(space))
     proposals: list[Proposal] = []
     for i in range(trials):
         between()
@@ -390,16 +434,58 @@ def check_no_two_alike(names: Sequence[str] | None = None) -> None:
         seen[fingerprint] = name
 
 
-def run_checks(optimizer: str | type[Optimizer] | OptimizerSpec) -> Iterator[CheckResult]:
-    """Apply every check, one at a time, and give each outcome as it is known.
+Checked: TypeAlias = "str | type[Optimizer] | OptimizerSpec | type[Proxy] | ProxySpec"
+
+
+def run_checks(checked: Checked) -> Iterator[CheckResult]:
+    """Apply every check for optimizers, or for proxies, one at a time, and give each outcome as it is known.
+
+    Args:
+        checked: an id, class or spec of an optimizer or of a proxy. A name that is both is the optimizer's.
 
     Raises:
-        RegistryError: the id names no optimizer.
+        RegistryError: the id names neither.
     """
-    spec = optimizer_spec(optimizer)
+    if _is_proxy(checked):
+        from .proxy_testing import NEED_THE_SAME_SCORE, PROXY_CHECKS, check_same_seed_same_score
+
+        proxy: Any = checked
+        yield from _apply(PROXY_CHECKS, proxy_spec(proxy), check_same_seed_same_score, NEED_THE_SAME_SCORE)
+    else:
+        optimizer: Any = checked
+        yield from _apply(CHECKS, optimizer_spec(optimizer), check_same_seed_same_run, _NEED_THE_SAME_RUN)
+
+
+def _is_proxy(checked: object) -> bool:
+    """Tell whether it is a proxy and no optimizer. Torch is imported only where it may be one."""
+    if isinstance(checked, str):
+        target = re.split(r"[@(]", checked.strip(), maxsplit=1)[0].strip()
+        if ":" not in target:
+            return target not in entry_points("optimizers") and target in entry_points("proxies")
+        if target.partition(":")[0] in ("optuna", "nevergrad"):
+            return False
+        checked = resolve("optimizers", target)
+    if not isinstance(checked, type):
+        return isinstance(checked, ProxySpec)
+    from ..optimizers.base import Optimizer
+
+    if issubclass(checked, Optimizer):
+        return False
+    from ..proxies.base import Proxy
+
+    return issubclass(checked, Proxy)
+
+
+def _apply(
+    checks: Sequence[Callable[[Any], None]],
+    spec: OptimizerSpec | ProxySpec,
+    reproducibility: Callable[[Any], None],
+    need_it: Sequence[Callable[[Any], None]],
+) -> Iterator[CheckResult]:
+    """The outcome of each check; `need_it` are skipped once the check of reproducibility has failed."""
     reproducible = True
-    for check_function in CHECKS:
-        if not reproducible and check_function in _NEED_THE_SAME_RUN:
+    for check_function in checks:
+        if not reproducible and check_function in need_it:
             yield CheckResult(check_function.__name__, None, skipped=True)
             continue
         problem: str | None = None
@@ -410,17 +496,17 @@ def run_checks(optimizer: str | type[Optimizer] | OptimizerSpec) -> Iterator[Che
         except Exception as error:
             frame = inspect.trace()[-1]
             problem = f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
-        reproducible &= problem is None or check_function is not check_same_seed_same_run
+        reproducible &= problem is None or check_function is not reproducibility
         yield CheckResult(check_function.__name__, problem)
 
 
-def check(optimizer: str | type[Optimizer] | OptimizerSpec) -> list[CheckResult]:
-    """Hold an optimizer to the conformance suite; returns the outcomes if all checks passed.
+def check(checked: Checked) -> list[CheckResult]:
+    """Hold an optimizer or a proxy to its conformance suite; returns the outcomes if all checks passed.
 
     Raises:
         CheckError: some failed; the message says which, and what to fix.
     """
-    results = list(run_checks(optimizer))
+    results = list(run_checks(checked))
     if failed := [r for r in results if r.problem is not None]:
         lines = "\n".join(f"  {r.name}: {r.problem}" for r in failed)
         raise CheckError(f"{len(failed)} of {len(results)} checks failed:\n{lines}")

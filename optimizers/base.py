@@ -43,9 +43,7 @@ class Scorer(Protocol):
             seed: of weights and random inputs; the same seed gives the same scores.
         """
 
-    def mixtures(
-        self, proxy: str, choices: Sequence[Sequence[Sequence[int]]], *, seed: int
-    ) -> npt.NDArray[np.float64]:
+    def mixtures(self, proxy: str, choices: Sequence[Sequence[Sequence[int]]], *, seed: int) -> npt.NDArray[np.float64]:
         """Scores of n networks in which every dimension of the space still has several choices, `(n,)`.
 
         Args:

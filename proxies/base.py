@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,7 +39,8 @@ class Proxy(ABC):
     """Base class of zero-cost proxies.
 
     Args:
-        rng: the only source of chance: random inputs, initialisations, directions. The default is seeded with 0.
+        rng: the only source of chance: random inputs, initialisations, directions; a generator of the CPU, also for a
+            network on a GPU. The default is seeded with 0.
 
     Subclasses add keyword hyper-parameters with defaults.
 
@@ -104,9 +105,7 @@ class RankProxy(Proxy):
 def ranks(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Places 1 (worst) to n (best), `(n,)`; equal values share the mean of their places, what is not finite is worst."""
     array = np.asarray(values, dtype=np.float64)
-    _, group, count = np.unique(
-        np.where(np.isfinite(array), array, -np.inf), return_inverse=True, return_counts=True
-    )
+    _, group, count = np.unique(np.where(np.isfinite(array), array, -np.inf), return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(count) - (count - 1) / 2)[group], dtype=np.float64)
 
 

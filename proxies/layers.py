@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,8 +19,8 @@ def weighted_layers(network: nn.Module) -> list[nn.Conv2d | nn.Linear]:
 
 
 def relus(network: nn.Module) -> list[nn.Module]:
-    """Every module whose class name contains "ReLU", as in the published code."""
-    return [m for m in network.modules() if "ReLU" in type(m).__name__]
+    """Every ReLU of any kind: modules without children whose class name contains "ReLU" (so no block named "ReLUConvBN")."""
+    return [m for m in network.modules() if "ReLU" in type(m).__name__ and next(m.children(), None) is None]
 
 
 def batch_norms(network: nn.Module) -> list[nn.Module]:
@@ -32,8 +33,12 @@ def restored(network: nn.Module) -> Iterator[None]:
     """Put parameters, buffers, gradients, requires_grad and train/eval modes back at the end, whatever happened."""
     modes = [(m, m.training) for m in network.modules()]
     # `network.double()` and its like replace the buffers themselves, and the data of parameters.
-    places = [(d, name, t) for m, _ in modes for d in (m._parameters, m._buffers) for name, t in d.items()]
-    saved = [(t, t.data, t.data.clone(), t.requires_grad, t.grad) for t in {id(t): t for _, _, t in places if t is not None}.values()]
+    tables: list[dict[str, Any]] = [d for m, _ in modes for d in (m._parameters, m._buffers)]
+    places = [(d, name, t) for d in tables for name, t in d.items()]
+    saved = [
+        (t, t.data, t.data.clone(), t.requires_grad, t.grad)
+        for t in {id(t): t for _, _, t in places if t is not None}.values()
+    ]
     try:
         yield
     finally:
@@ -52,12 +57,14 @@ def restored(network: nn.Module) -> Iterator[None]:
 Initialise = Callable[[nn.Module, torch.Generator], None]
 
 
-def _each(network: nn.Module, fill: Callable[[torch.Tensor], object]) -> None:
-    """Fill the weights of convolutions and linear layers; biases 0, batch normalisation the identity."""
+def _normal(network: nn.Module, rng: torch.Generator, deviation: Callable[[torch.Tensor], float]) -> None:
+    """Normal weights of convolutions and linear layers; biases 0, batch normalisation the identity."""
     with torch.no_grad():
         for m in network.modules():
             if isinstance(m, nn.Conv2d | nn.Linear):
-                fill(m.weight)
+                # Drawn in the order of the indices, whatever order the weights have in memory, and on the CPU.
+                drawn = torch.empty(m.weight.shape, dtype=torch.float32)
+                m.weight.copy_(drawn.normal_(0.0, deviation(m.weight), generator=rng))
                 if m.bias is not None:
                     m.bias.zero_()
             elif isinstance(m, BatchNorm) and m.affine:
@@ -67,25 +74,23 @@ def _each(network: nn.Module, fill: Callable[[torch.Tensor], object]) -> None:
 
 def normal_init(network: nn.Module, rng: torch.Generator) -> None:
     """Standard normal weights, biases 0 (Zen-NAS, SWAP)."""
-    _each(network, lambda w: w.normal_(generator=rng))
+    _normal(network, rng, lambda weight: 1.0)
 
 
-def _kaiming(network: nn.Module, rng: torch.Generator, mode: str) -> None:
-    def fill(weight: torch.Tensor) -> None:
-        fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(weight)
-        weight.normal_(0.0, math.sqrt(2.0 / (fan_in if mode == "fan_in" else fan_out)), generator=rng)
-
-    _each(network, fill)
+def _fans(weight: torch.Tensor) -> tuple[int, int]:
+    """Inputs and outputs of one unit, as in torch.nn.init."""
+    receptive = weight[0, 0].numel()
+    return weight.shape[1] * receptive, weight.shape[0] * receptive
 
 
 def kaiming_fan_in(network: nn.Module, rng: torch.Generator) -> None:
     """Kaiming normal weights, fan-in mode, gain of ReLU, biases 0 (He et al., ICCV 2015)."""
-    _kaiming(network, rng, "fan_in")
+    _normal(network, rng, lambda weight: math.sqrt(2.0 / _fans(weight)[0]))
 
 
 def kaiming_fan_out(network: nn.Module, rng: torch.Generator) -> None:
     """Kaiming normal weights, fan-out mode, gain of ReLU, biases 0."""
-    _kaiming(network, rng, "fan_out")
+    _normal(network, rng, lambda weight: math.sqrt(2.0 / _fans(weight)[1]))
 
 
 def as_it_is(network: nn.Module, rng: torch.Generator) -> None:
@@ -99,3 +104,28 @@ INITIALISATIONS: Mapping[str, Initialise] = {
     "kaiming_fan_in": kaiming_fan_in,
     "kaiming_fan_out": kaiming_fan_out,
 }
+
+
+@contextmanager
+def hooked(modules: Iterable[nn.Module], hook: Callable[[nn.Module, Any, Any], Any]) -> Iterator[None]:
+    """Forward hooks `hook(module, inputs, output)` on these modules, taken off at the end."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def gaussian(rng: torch.Generator, like: torch.Tensor, n: int, size: int | None = None) -> torch.Tensor:
+    """`n` images of standard normal noise, of the shape of the images `like` (of which there may be none).
+
+    Args:
+        rng: a generator of the CPU.
+        like: `(any, channels, height, width)`; the noise is on its device.
+        n: how many.
+        size: height and width, if they are not those of `like`.
+    """
+    sides = like.shape[2:] if size is None else (size, size)
+    noise = torch.randn(n, like.shape[1], *sides, generator=rng)
+    return noise.to(like.device).contiguous(memory_format=torch.channels_last)

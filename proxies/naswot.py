@@ -15,6 +15,8 @@ Where this file differs from the paper's code:
       cell spaces, where an absent operation multiplies by zero, it leaves out none.
     * K is N - n_i - n_j + 2 G_ij with G = C C^T and n its diagonal: one product per layer instead of two, and exact, since
       sums of zeros and ones are whole numbers below 2^24. ReLUs that read the same tensor share theirs.
+    * Every ReLU counts once. The code looks for modules whose class name contains "ReLU" and so counts those twice that are
+      inside a block named `ReLUConvBN`, as all but the last of NAS-Bench-201's are.
     * A determinant of zero (two images with one code, as in a disconnected cell) gives -inf and ranks last; the paper's script
       drops such networks. Near-singular matrices have a rounding error in place of a zero, so the rank is tested.
 """
@@ -71,7 +73,7 @@ class NASWOT(PassProxy):
 
 
 def log_determinant(similarity: Tensor) -> float:
-    """log |det| of a symmetric positive semi-definite matrix of whole numbers, float64; -inf where two rows are equal."""
+    """Log |det| of a symmetric positive semi-definite matrix of whole numbers, float64; -inf where two rows are equal."""
     if len(torch.unique(similarity, dim=0)) < len(similarity):
         return UNSCORABLE
     return float(torch.linalg.slogdet(similarity)[1])

@@ -63,6 +63,7 @@ class Result:
         layers: the weighted layers of the network, see `layers.weighted_layers`.
         weights: their weights as they were during the pass, detached.
         outputs: the network's, detached.
+        labels: of the images of the pass, `(n,)`; of a flow pass, of all images.
         gradients: of "loss" and "flow", one per weight, zero where a layer does not take part. Else empty.
         jacobian: of "jacobian", `(n, channels * height * width)`. Else None.
     """
@@ -70,6 +71,7 @@ class Result:
     layers: Sequence[nn.Conv2d | nn.Linear]
     weights: Sequence[Tensor]
     outputs: Tensor
+    labels: Tensor
     gradients: Sequence[Tensor] = ()
     jacobian: Tensor | None = None
 
@@ -78,7 +80,13 @@ Watch: TypeAlias = Generator[Pass, Result, float]
 
 
 class PassProxy(Proxy):
-    """A proxy that watches passes which others may share. Subclasses implement `watch` instead of `score`."""
+    """A proxy that watches passes which others may share. Subclasses implement `watch` instead of `score`.
+
+    Attributes:
+        alone: True where nothing can be shared, because `score` changes the network before it looks at passes.
+    """
+
+    alone: bool = False
 
     def watch(self, network: nn.Module, images: Tensor) -> Watch:
         """A generator: yields each `Pass` that it wants, is sent its `Result`, returns the score.
@@ -97,7 +105,9 @@ class PassProxy(Proxy):
                     wanted = next(watch) if result is None else watch.send(result)
                 except StopIteration as done:
                     return finite(done.value)
-                result = _make([_Job(0, watch, wanted, wanted.start or 0, _stop(wanted, len(images)))], network, images, labels)[0]
+                result = _make(
+                    [_Job(0, watch, wanted, wanted.start or 0, _stop(wanted, len(images)))], network, images, labels
+                )[0]
 
 
 @dataclass
@@ -152,24 +162,28 @@ def measure_together(
             jobs.append(_Job(job.place, job.watch, wanted, wanted.start or 0, _stop(wanted, n)))
         found[job.place].seconds += time.perf_counter() - start
 
+    def alone(place: int) -> None:
+        """Let a proxy do everything by itself."""
+        proxy, start = proxies[place], time.perf_counter()
+        n = min(proxy.n_images, len(images))
+        try:
+            with restored(network):
+                values = proxy.measure(network, images[:n], labels[:n])
+            found[place].values = tuple(finite(value) for value in values)
+        except Exception as error:
+            failed(place, error)
+        found[place].seconds = time.perf_counter() - start
+
     images = images.contiguous(memory_format=torch.channels_last)  # halves the time of convolutions and pools on a CPU
     with restored(network):
         network.train()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for place, proxy in enumerate(proxies):
             n = min(proxy.n_images, len(images))
-            if isinstance(proxy, PassProxy):
-                watch = proxy.watch(network, images[:n])
-                advance(_Job(place, watch, Pass("forward"), 0, 0), None)
-                continue
-            start = time.perf_counter()
-            try:
-                with restored(network):
-                    values = proxy.measure(network, images[:n], labels[:n])
-                found[place].values = tuple(finite(value) for value in values)
-            except Exception as error:
-                failed(place, error)
-            found[place].seconds = time.perf_counter() - start
+            if isinstance(proxy, PassProxy) and not proxy.alone:
+                advance(_Job(place, proxy.watch(network, images[:n]), Pass("forward"), 0, 0), None)
+            else:
+                alone(place)
         while jobs:
             together = [job for job in jobs if job.shares(jobs[0])]
             jobs[:] = [job for job in jobs if not job.shares(jobs[0])]
@@ -178,12 +192,9 @@ def measure_together(
             except Exception as error:
                 if len(together) == 1:
                     failed(together[0].place, error)
-                else:  # one proxy's hook may be to blame: let each succeed or fail by itself
+                else:  # one proxy's hook may be to blame: let each succeed or fail by itself, from its start
                     for job in together:
-                        try:
-                            advance(job, _make([job], network, images, labels)[0])
-                        except Exception as own:
-                            failed(job.place, own)
+                        alone(job.place)
                 continue
             for job, result in zip(together, results, strict=True):
                 found[job.place].seconds += job.seconds
@@ -269,13 +280,18 @@ def _make(jobs: Sequence[_Job], network: nn.Module, images: Tensor, labels: Tens
         results = []
         for i, job in enumerate(jobs):
             kind = job.wanted.kind
-            base = spent["flow"] if kind == "flow" else spent["forward"] - sum(own) + (spent[kind] if kind != "forward" else 0.0)
+            base = (
+                spent["flow"]
+                if kind == "flow"
+                else spent["forward"] - sum(own) + (spent[kind] if kind != "forward" else 0.0)
+            )
             job.seconds = base + own[i]
             results.append(
                 Result(
                     layers,
                     weights,
                     outputs,
+                    labels if kind == "flow" else labels[jobs[0].start : jobs[0].stop],
                     gradients if kind in ("loss", "flow") else (),
                     jacobian if kind == "jacobian" else None,
                 )

@@ -23,6 +23,12 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+def code(words):
+    """The one Python block with these words."""
+    (found,) = (block for block in PYTHON if words in block)
+    return found
+
+
 def type_in(folder, *arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -38,7 +44,7 @@ def type_in(folder, *arguments):
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "my_optimizer.py").write_text(PYTHON[0])
+    (tmp_path / "my_optimizer.py").write_text(code("# my_optimizer.py"))
     return tmp_path
 
 
@@ -51,13 +57,13 @@ def test_the_example_optimizer_conforms_and_runs(folder):
 
 def test_the_python_session_runs(folder):
     """The session under "In Python" runs as it stands."""
-    type_in(folder, "-c", PYTHON[2])
+    type_in(folder, "-c", code('study.report("report/")'))
     assert (folder / "report" / "index.html").exists()
 
 
 def test_the_example_benchmark_runs(folder):
     """The benchmark in README is one, and the command beside it compares strategies on it."""
-    (folder / "tiny.py").write_text(PYTHON[1])
+    (folder / "tiny.py").write_text(code("# tiny.py"))
     (compare,) = (shlex.split(c) for c in COMMANDS if "tiny:make" in c)
     assert "tiny-v1, 20 repetitions, budget 30, seed 0" in type_in(folder, "-m", *compare)
 
@@ -147,5 +153,36 @@ def test_the_table_of_strategies_is_complete():
 
     table = README[README.index("## Search strategies") : README.index("Optimizers that you already have")]
     named = set(re.findall(r"`(\w+)`", "".join(row for row in table.splitlines() if row.startswith("| "))))
-    presets = {"nats", "non_aging", "nas_bowl"}
+    presets = {"nats", "non_aging", "nas_bowl", "evolution", "paper", "paper_evolution"}
     assert named - presets == set(entry_points("optimizers"))
+
+
+def test_the_table_of_proxies_is_complete():
+    """Every registered proxy stands in README, and nothing else."""
+    from nasharness.harness.registry import entry_points
+
+    table = README[README.index("| looks at | proxies |") : README.index("Other benchmarks need their images")]
+    assert set(re.findall(r"`(\w+)`", table)) - {"paper"} == set(entry_points("proxies"))
+
+
+def test_the_example_proxy_conforms_and_is_scored(folder, monkeypatch):
+    """The ten lines in README pass every check and are scored by the command beside them."""
+    monkeypatch.setenv("NASHARNESS_DATA", str(folder / "data"))
+    (folder / "my_proxy.py").write_text(code("# my_proxy.py"))
+    check, score = (shlex.split(c) for c in COMMANDS if "my_proxy" in c)
+    assert re.search(r"(\d+) of \1 checks passed", type_in(folder, "-m", *check))
+    said = type_in(folder, "-m", *score, "--n", "10")
+    assert "Convolutions" in said
+    assert "Report: " in said
+
+
+@pytest.mark.slow
+def test_the_proxy_commands_run(folder, monkeypatch):
+    """Ten proxies on 100 cells, and a search that uses one."""
+    monkeypatch.setenv("NASHARNESS_DATA", str(folder / "data"))
+    plain = next(shlex.split(c) for c in COMMANDS if c == "nasharness score --benchmark digits201")
+    said = type_in(folder, "-m", *plain)
+    for proxy in ("naswot", "synflow", "az_nas", "params"):
+        assert re.search(rf"^ {proxy} ", said, re.MULTILINE)
+    search = next(shlex.split(c) for c in COMMANDS if "zero_cost_warmup" in c)
+    assert "zero_cost_warmup" in type_in(folder, "-m", *search, "--repetitions", "2", "--budget", "30")

@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from .harness.core import Budget, Proposal, Trial
     from .harness.registry import load
     from .harness.run import Run, RunError, run
+    from .harness.scorer import ScoreError
+    from .harness.scoring import Scores, score
     from .harness.study import Study, StudyError, compare
     from .harness.testing import CheckError, check
     from .optimizers.base import Optimizer, SearchFinished
+    from .proxies.base import Proxy, ProxyError
 
 _WHERE = {
     "Architecture": ".benchmarks.spaces.base",
@@ -37,8 +40,12 @@ _WHERE = {
     "InvalidArchitecture": ".benchmarks.spaces.base",
     "Optimizer": ".optimizers.base",
     "Proposal": ".harness.core",
+    "Proxy": ".proxies.base",
+    "ProxyError": ".proxies.base",
     "Run": ".harness.run",
     "RunError": ".harness.run",
+    "ScoreError": ".harness.scorer",
+    "Scores": ".harness.scoring",
     "SearchFinished": ".optimizers.base",
     "SearchSpace": ".benchmarks.spaces.base",
     "Study": ".harness.study",
@@ -49,6 +56,7 @@ _WHERE = {
     "compare": ".harness.study",
     "load": ".harness.registry",
     "run": ".harness.run",
+    "score": ".harness.scoring",
 }
 
 __all__ = [
@@ -64,8 +72,12 @@ __all__ = [
     "InvalidArchitecture",
     "Optimizer",
     "Proposal",
+    "Proxy",
+    "ProxyError",
     "Run",
     "RunError",
+    "ScoreError",
+    "Scores",
     "SearchFinished",
     "SearchSpace",
     "Study",
@@ -76,6 +88,7 @@ __all__ = [
     "compare",
     "load",
     "run",
+    "score",
 ]
 
 

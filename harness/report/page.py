@@ -22,6 +22,8 @@ from .pareto import SAMPLED, Fronts, find_fronts
 from .summary import UNDEFINED, Measured, Summary, by_optimizer, measure, summarise_measured
 
 if TYPE_CHECKING:
+    import jinja2
+
     from ...benchmarks.base import Benchmark
     from ..run import Run
 
@@ -210,15 +212,11 @@ def _page(
     specification: Mapping[str, Any],
     environment: Mapping[str, Any],
 ) -> str:
-    import jinja2
     import markupsafe
 
-    template = resources.files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8")
-    engine = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     info = benchmark.info
     labels = [row.optimizer for row in summary.rows]
-    engine.filters["breakable"] = _breakable
-    return engine.from_string(template).render(
+    return _template("report.html.j2").render(
         title=f"{labels[0] if len(labels) == 1 else f'{len(labels)} search strategies'} on {summary.benchmark}",
         lead=_lead(measured, summary, benchmark, specification),
         verdicts=summary.verdicts(),
@@ -259,6 +257,22 @@ def _page(
             *((str(name), _plain(value)) for name, value in info.details.items() if name != "path"),
         ],
     )
+
+
+def _template(name: str) -> jinja2.Template:
+    """A template of this folder, with what all of them use."""
+    import jinja2
+
+    folder = resources.files(__package__)
+    engine = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda wanted: folder.joinpath(wanted).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    engine.filters["breakable"] = _breakable
+    return engine.get_template(name)
 
 
 def _hypervolume_in_words(found: Fronts, benchmark: Benchmark) -> str:

@@ -279,3 +279,72 @@ def test_build_and_continue(shell, tmp_path):
     assert "Trained 4 networks per seed" in shell(*options, "--limit", "4").stdout
     assert (tmp_path / "b.safetensors.journal").exists()
     assert "another specification" in shell(*options, "--limit", "4", "--batch-size", "32", code=1).stderr
+
+
+# ------------------------------------------------------------------------------------------------------------- score
+
+PROXY = """
+from nasharness import Proxy
+
+class Convolutions(Proxy):
+    def score(self, network, images, labels):
+        return float(sum("Conv2d" in type(m).__name__ for m in network.modules()))
+
+class Breaks(Proxy):
+    def score(self, network, images, labels):
+        raise RuntimeError("no idea")
+"""
+
+
+@pytest.fixture
+def score(shell, tmp_path, monkeypatch):
+    monkeypatch.setenv("NASHARNESS_DATA", str(tmp_path / "data"))
+    (tmp_path / "my_proxy.py").write_text(PROXY)
+    return lambda *arguments, code=0: shell("score", "--jobs", "1", *arguments, code=code)
+
+
+def test_score_prints_tau_and_writes_a_report(score, tmp_path):
+    done = score("--proxies", "params,synflow,my_proxy:Convolutions", "--n", "8", "--out", "x")
+    for word in ("Kendall", "params", "synflow", "Convolutions", "a random sample of 8 of the 15,625 architectures"):
+        assert word in done.stdout
+    assert done.stdout.rstrip().endswith("Report: x/index.html")
+    page = (tmp_path / "x" / "index.html").read_text()
+    assert "synflow" in page
+    assert (tmp_path / "data" / "scores.sqlite").exists()
+    assert {"summary.csv", "scores.csv", "table.tex", "figures"} <= {p.name for p in (tmp_path / "x").iterdir()}
+
+
+def test_score_as_json(score):
+    found = json.loads(score("--proxies", "params", "--n", "5", "--among", "live", "--json", "--no-cache").stdout)
+    assert found["population"].startswith("a random sample of 5 of the 9,445 architectures without a dead operation")
+    assert found["proxies"][0]["proxy"] == "params"
+    assert -1 <= found["proxies"][0]["tau"] <= 1
+
+
+def test_score_quietly_into_the_default_folder(score, tmp_path):
+    done = score("--proxies", "params", "--n", "3", "--quiet")
+    assert done.stdout == done.stderr == ""
+    assert (tmp_path / "nasharness-results" / "scores-digits201" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--proxies", "nawsot"], "did you mean naswot"),
+        (["--n", "many"], "--n must be a whole number or all, not 'many'"),
+        (["--n", "0"], "n must be a whole number from 1"),
+        (["--among", "some"], "unknown set 'some'"),
+        (["--images", "nowhere"], "nowhere"),
+        (["--benchmark", "digits200"], "digits201"),
+        (["--device", "abacus"], "abacus"),
+    ],
+)
+def test_score_refuses_bad_input(score, arguments, message):
+    assert message in score("--proxies", "params", *arguments, code=2).stderr
+
+
+def test_a_proxy_that_always_fails_is_an_error_beside_the_others_results(score, tmp_path):
+    done = score("--proxies", "params,my_proxy:Breaks", "--n", "3", "--out", "x", code=1)
+    assert "params" in done.stdout
+    assert "no architecture could be scored by my_proxy:Breaks: RuntimeError: no idea" in done.stderr
+    assert (tmp_path / "x" / "index.html").exists()

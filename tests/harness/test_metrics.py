@@ -290,3 +290,170 @@ def test_difference_interval_by_hand() -> None:
     assert metrics.difference_interval([2.0, 2.0], [1.5, 1.5, 1.5], rng=rng) == (0.5, 0.5)
     assert np.isnan(metrics.difference_interval([2.0], [1.5, 1.5], rng=rng)).all()
     assert np.isnan(metrics.difference_interval([2.0, np.nan], [1.5, 1.5], rng=rng)).all()
+
+
+@FAST
+@given(st.lists(st.tuples(MAYBE_NAN, MAYBE_NAN), max_size=25))
+def test_rho_is_scipys(points: list[tuple[float, float]]) -> None:
+    """Ties on either side, NaN on either side, too few points, one side constant."""
+    x, y = [p[0] for p in points], [p[1] for p in points]
+    known = [(a, b) for a, b in points if not (math.isnan(a) or math.isnan(b))]
+    a, b = [p[0] for p in known], [p[1] for p in known]
+    expected = stats.spearmanr(a, b).statistic if len(set(a)) > 1 and len(set(b)) > 1 else math.nan
+    assert metrics.spearman_rho(x, y) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_rho_by_hand() -> None:
+    """Ranks 1, 2.5, 2.5, 4 against 1, 3, 2, 4: squared differences 0, 0.25, 0.25, 0; and infinities have a rank.
+
+    About their mean: -1.5, 0, 0, 1.5 and -1.5, 0.5, -0.5, 1.5, so 4.5 / sqrt(4.5 * 5).
+    """
+    assert metrics.spearman_rho([-math.inf, 0, 0, math.inf], [1, 3, 2, 4]) == pytest.approx(4.5 / math.sqrt(22.5))
+    assert metrics.mean_ranks([-math.inf, 0, 0, math.inf]).tolist() == [1, 2.5, 2.5, 4]
+    with pytest.raises(ValueError, match="one-dimensional"):
+        metrics.spearman_rho([1, 2], [1])
+
+
+def tied_scores(n: int, seed: int = 0) -> tuple[Any, Any]:
+    """Two scores with ties and -inf, and a target."""
+    generator = rng(seed)
+    target = np.round(generator.normal(size=n), 1)
+    scores = np.stack([np.round(target + generator.normal(size=n), 1), np.round(generator.normal(size=n))])
+    scores[0, :3] = -math.inf
+    return scores, target
+
+
+def test_replicates_are_the_correlations_of_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The definition in a plain loop, with the same draws for all scores; in blocks of resamples as well."""
+    scores, target = tied_scores(30)
+    draws = rng(9).integers(30, size=(40, 30))
+    tau, rho = metrics.resampled_correlations(scores, target, rng=rng(9), n_resamples=40)
+    for found, statistic in ((tau, metrics.kendall_tau), (rho, metrics.spearman_rho)):
+        expected = [[statistic(score[d], target[d]) for d in draws] for score in scores]
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    monkeypatch.setattr(metrics, "_BLOCK", 100)
+    again = metrics.resampled_correlations(scores, target, rng=rng(9), n_resamples=40)
+    np.testing.assert_allclose(again, (tau, rho))
+
+
+def test_copies_of_a_point_do_not_pull_tau_down() -> None:
+    """Resamples of a perfect order are perfect: a pair of copies is tied on both sides, which tau-b leaves out."""
+    x = np.arange(50.0)
+    tau, rho = metrics.resampled_correlations(x[None], x**3, rng=rng(), n_resamples=100)
+    np.testing.assert_allclose(tau, 1)
+    np.testing.assert_allclose(rho, 1)
+    first_order, _ = metrics.resampled_correlations(x[None], x**3, rng=rng(), n_resamples=100, exact_up_to=0)
+    np.testing.assert_allclose(first_order, 1)
+
+
+def test_first_order_replicates_follow_the_exact_ones() -> None:
+    """With 400 points the same draws give nearly the same replicates, and the same standard error within 4 %."""
+    scores, target = tied_scores(400)
+    exact = metrics.resampled_correlations(scores, target, rng=rng(1), n_resamples=300)
+    quick = metrics.resampled_correlations(scores, target, rng=rng(1), n_resamples=300, exact_up_to=0)
+    for a, b, statistic in zip(exact, quick, (metrics.kendall_tau, metrics.spearman_rho), strict=True):
+        for row in range(2):
+            assert np.corrcoef(a[row], b[row])[0, 1] > 0.98
+            assert b[row].std() == pytest.approx(a[row].std(), rel=0.04)
+            assert b[row].mean() == pytest.approx(statistic(scores[row], target), abs=0.01)
+
+
+@FAST
+@given(st.lists(st.tuples(FEW, FEW), min_size=2, max_size=15), st.integers(0, 14), st.integers(0, 1))
+def test_influence_is_the_derivative(points: list[tuple[float, float]], which: int, side: int) -> None:
+    """One point more of 2000 copies of the whole moves tau and rho by its influence over the number of points."""
+    x, y = np.array(points).T
+    i = which % len(x)
+    estimates: list[Any] = [metrics.kendall_tau, metrics.spearman_rho]
+    a, b = metrics._codes(x), metrics._codes(y)
+    tau = metrics._tau_influence(a[0], b[0])
+    rho = metrics._rho_influence(a, b)
+    value, influence = (tau, rho)[side]
+    if math.isnan(value):
+        assert math.isnan(estimates[side](x, y))
+        return
+    assert value == pytest.approx(estimates[side](x, y), abs=1e-12)
+    assert influence.mean() == pytest.approx(0, abs=1e-9)
+    copies = 2000
+    many_x, many_y = np.repeat(x, copies), np.repeat(y, copies)
+    moved = estimates[side](np.append(many_x, [x[i]] * 20), np.append(many_y, [y[i]] * 20))
+    assert (moved - value) * len(many_x) / 20 == pytest.approx(influence[i], abs=0.05 * (1 + abs(influence[i])))
+
+
+@pytest.mark.parametrize("exact_up_to", [2048, 0])
+def test_correlation_interval_covers_as_often_as_it_should(exact_up_to: int) -> None:
+    """Of bivariate normal data, correlation 0.6 and 40 points: tau is asin(0.6) 2 / pi, rho 6 / pi asin(0.3).
+
+    The count of 400 has sd 1.1 points at 95 %; measured with 2000 sets: 94 % (exact) and 93 % (first order). A bound at
+    89 % is 4 sd or more away, 99 % as much.
+    """
+    generator = rng(11)
+    truth = 2 / math.pi * math.asin(0.6), 6 / math.pi * math.asin(0.3)
+    hits = np.zeros(2)
+    for _ in range(400):
+        z, noise = generator.normal(size=(2, 40))
+        x = 0.6 * z + 0.8 * noise
+        found = metrics.resampled_correlations(x[None], z, rng=generator, n_resamples=300, exact_up_to=exact_up_to)
+        for k, replicates in enumerate(found):
+            low, high = metrics.percentile_interval(replicates[0])
+            hits[k] += low <= truth[k] <= high
+    assert ((hits / 400 > 0.89) & (hits / 400 < 0.99)).all()
+
+
+def test_resampling_nothing() -> None:
+    """One point, no score, a constant score or target: no correlation, and no warning."""
+    tau, rho = metrics.resampled_correlations([[1.0]], [1.0], rng=rng(), n_resamples=5)
+    assert np.isnan(tau).all() and np.isnan(rho).all()
+    assert metrics.resampled_correlations(np.empty((0, 9)), np.ones(9), rng=rng(), n_resamples=5)[0].shape == (0, 5)
+    for exact_up_to in (2048, 0):
+        found = metrics.resampled_correlations(
+            [[1.0] * 9, range(9)], range(9), rng=rng(), n_resamples=5, exact_up_to=exact_up_to
+        )
+        assert np.isnan(found).all(axis=2).tolist() == [[True, False], [True, False]]
+    with pytest.raises(ValueError, match="NaN"):
+        metrics.resampled_correlations([[1.0, math.nan]], [1.0, 2.0], rng=rng())
+    with pytest.raises(ValueError, match="shape"):
+        metrics.resampled_correlations([1.0, 2.0], [1.0, 2.0], rng=rng())
+
+
+def test_percentile_interval() -> None:
+    assert metrics.percentile_interval(np.arange(101), 0.9) == pytest.approx((5, 95))
+    assert metrics.percentile_interval([*range(101), math.nan], 0.9) == pytest.approx((5, 95))
+    assert all(math.isnan(end) for end in metrics.percentile_interval([1.0, 2.0, math.nan]))
+    with pytest.raises(ValueError, match="level"):
+        metrics.percentile_interval([1.0], 95)
+
+
+@FAST
+@given(st.lists(st.tuples(FEW, FEW), min_size=1, max_size=7), st.data())
+def test_what_the_best_scored_are_worth_is_an_expectation(points: list[tuple[float, float]], data: Any) -> None:
+    """Every order of the points breaks ties in another way; precision and the best are the means over them."""
+    n = len(points)
+    k, best = data.draw(st.integers(1, n)), data.draw(st.integers(1, n))
+    cut = sorted((t for _, t in points), reverse=True)[best - 1]
+    shares, highest = [], []
+    for order in itertools.permutations(points):
+        taken = sorted(order, key=lambda point: -point[0])[:k]
+        shares.append(sum(t >= cut for _, t in taken) / k)
+        highest.append(max(t for _, t in taken))
+    scores, target = [p[0] for p in points], [p[1] for p in points]
+    assert metrics.precision_at(scores, target, k, best) == pytest.approx(np.mean(shares))
+    assert metrics.expected_best(scores, target, k) == pytest.approx(np.mean(highest))
+
+
+def test_best_scored_by_hand() -> None:
+    """Scores 9, 5, 5, 5, -inf: of the 2 best-scored one is sure and one of three is drawn.
+
+    Targets 1, 7, 4, 0, 8: the best two are 8 and 7, so one in three draws holds one of them: 1/6 of the places. The best
+    taken is 7, 4 or 1: 4 on average.
+    """
+    scores, target = [9, 5, 5, 5, -math.inf], [1, 7, 4, 0, 8]
+    assert metrics.precision_at(scores, target, 2) == pytest.approx(1 / 6)
+    assert metrics.precision_at(scores, target, 2, best=3) == pytest.approx(1 / 3)
+    assert metrics.expected_best(scores, target, 2) == pytest.approx(4)
+    assert metrics.expected_best(scores, target, 5) == 8
+    for k in (0, 6):
+        with pytest.raises(ValueError, match="between 1 and 5"):
+            metrics.precision_at(scores, target, k)
+        with pytest.raises(ValueError, match="between 1 and 5"):
+            metrics.expected_best(scores, target, k)
