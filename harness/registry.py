@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ..benchmarks.base import Benchmark
     from ..benchmarks.spaces.base import SearchSpace
     from ..optimizers.base import Optimizer, Scorer
+    from ..predictors.base import Curves, Predictor, Schedule, StoppingRule
     from ..proxies.base import Proxy
 
 Group = Literal["benchmarks", "optimizers", "proxies", "predictors"]
@@ -369,6 +370,28 @@ class ProxySpec(Spec):
         return self.factory(rng, **self._fresh())
 
 
+class StoppingSpec(Spec):
+    """What ends trainings early, with its hyper-parameters: a predictor, a rule or a schedule."""
+
+    factory: type[Predictor | StoppingRule | Schedule]
+
+    def make(self, rng: np.random.Generator, *, meta: Curves | None = None) -> StoppingRule | Schedule:
+        """A fresh rule or schedule; a predictor comes inside a `PredictorRule`.
+
+        Args:
+            rng: the only source of chance.
+            meta: complete curves of other datasets, for predictors that learn from them.
+        """
+        from ..predictors.base import Predictor, PredictorRule
+
+        parameters = self._fresh()
+        if not issubclass(self.factory, Predictor):
+            return self.factory(rng, **parameters)
+        of_rule = inspect.signature(PredictorRule).parameters
+        outer = {name: parameters.pop(name) for name in list(parameters) if name in of_rule}
+        return PredictorRule(rng, self.factory(rng, **parameters), meta=meta, **outer)
+
+
 _ADAPTERS = {
     "optuna": ("nasharness.optimizers.optuna:OptunaSampler", "sampler"),
     "nevergrad": ("nasharness.optimizers.ask_tell:Nevergrad", "optimizer"),
@@ -404,8 +427,40 @@ def proxy_spec(proxy: str | type[Proxy] | ProxySpec) -> ProxySpec:
     return ProxySpec(*_read_spec("proxies", proxy, Proxy, common=1))
 
 
-def _read_spec(group: Group, given: str | type, base: type, common: int) -> tuple[str, Any, Mapping[str, Any]]:
-    """Label, class and parameters of an id, or of a class; `common` arguments are given to every class of the group."""
+def stopping_spec(rule: str | type | StoppingSpec) -> StoppingSpec:
+    """Read the id of a stopping rule, a schedule, or a predictor, of which a rule is made; or wrap a class.
+
+    A predictor takes the parameters of the rule besides its own: `nu_svr(delta=0.01, warm_up=30, kernel='linear')`.
+
+    Raises:
+        RegistryError: unknown id, another kind of class, an unknown preset, or parameters that it does not take.
+    """
+    from ..predictors.base import Predictor, PredictorRule, Schedule, StoppingRule
+
+    if isinstance(rule, StoppingSpec):
+        return rule
+    of_rule = [p for p in inspect.signature(PredictorRule).parameters if p not in ("rng", "predictor", "meta")]
+    return StoppingSpec(
+        *_read_spec("predictors", rule, (Predictor, StoppingRule, Schedule), common=1, extra={Predictor: of_rule})
+    )
+
+
+def _read_spec(
+    group: Group,
+    given: str | type,
+    base: type | tuple[type, ...],
+    common: int,
+    extra: Mapping[type, Sequence[str]] | None = None,
+) -> tuple[str, Any, Mapping[str, Any]]:
+    """Label, class and parameters of an id, or of a class.
+
+    Args:
+        group: where ids are looked up.
+        given: id or class.
+        base: what it has to be a subclass of.
+        common: how many arguments every class of the group is given.
+        extra: base class -> parameters that are not for the class itself but may be given.
+    """
     word = _singular(group)
     parameters: dict[str, Any] = {}
     if isinstance(given, str):
@@ -427,7 +482,8 @@ def _read_spec(group: Group, given: str | type, base: type, common: int) -> tupl
         target = f"{factory.__module__}:{factory.__qualname__}"
         label = next((name for name, point in entry_points(group).items() if point.value == target), label)
     if not (isinstance(factory, type) and issubclass(factory, base)):
-        raise RegistryError(f"{label!r} is {factory!r}, not a subclass of nasharness.{base.__name__}")
+        names = " or ".join(f"nasharness.{b.__name__}" for b in (base if isinstance(base, tuple) else (base,)))
+        raise RegistryError(f"{label!r} is {factory!r}, not a subclass of {names}")
     if match is not None and match["preset"]:
         presets: Mapping[str, Mapping[str, Any]] = factory.presets  # type: ignore[attr-defined]
         if match["preset"] not in presets:
@@ -439,10 +495,11 @@ def _read_spec(group: Group, given: str | type, base: type, common: int) -> tupl
         explicit = _keywords(match["parameters"], label)
         parameters |= explicit
         label += f"({', '.join(f'{k}={v!r}' for k, v in sorted(explicit.items()))})"
+    besides = {name for kind, names in (extra or {}).items() if issubclass(factory, kind) for name in names}
     try:
-        inspect.signature(factory).bind(*[None] * common, **parameters)
+        inspect.signature(factory).bind(*[None] * common, **{k: v for k, v in parameters.items() if k not in besides})
     except TypeError as error:
-        takes = list(inspect.signature(factory).parameters)[common:]
+        takes = [*list(inspect.signature(factory).parameters)[common:], *sorted(besides)]
         raise RegistryError(f"{label}: {error}; its hyper-parameters are: {', '.join(takes) or 'none'}") from error
     return label, factory, parameters
 

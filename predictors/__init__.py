@@ -1,1 +1,1 @@
-"""Learning-curve predictors and stopping rules. None is included yet; the entry-point group is `nasharness.predictors`."""
+"""Learning-curve predictors and stopping rules, one per file."""
