@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find harness benchmarks optimizers proxies predictors -type f \
              \( -name '*.py' -o -name '*.j2' -o -name '*.css' -o -name 'py.typed' -o -name '*.safetensors' \)) \
-           pyproject.toml README.md LICENSE benchmarks/data/README.md
+           pyproject.toml README.md LICENSE benchmarks/data/README.md predictors/data/README.md
 
 .PHONY: demo test test-slow lint format bench wheel clean
 

@@ -14,7 +14,6 @@ import os
 import platform
 import sqlite3
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
@@ -30,7 +29,7 @@ from .images import image_task
 from .schedule import Schedule
 from .spaces.base import Architecture
 from .spaces.nasbench201 import NASBench201Space, network_classes
-from .workers import in_flight, set_up_worker
+from .workers import GLOBAL_GENERATOR, in_flight, set_up_worker
 
 JOURNAL_VERSION = 1
 _SPACE = NASBench201Space()
@@ -94,9 +93,6 @@ def representatives() -> list[Architecture]:
 # ---------------------------------------------------------------------------------------------------------- one cell
 
 
-_GLOBAL_GENERATOR = threading.Lock()
-
-
 def train_cell(spec_json: str, arch: Architecture, seed: int) -> dict[str, Any]:
     """Build and train one network: a pure function of its arguments, but for the measured seconds."""
     import torch
@@ -109,7 +105,7 @@ def train_cell(spec_json: str, arch: Architecture, seed: int) -> dict[str, Any]:
     spec = BuildSpec.from_json(spec_json)
     task = image_task(spec.images)
     weights, shuffling = np.random.SeedSequence((seed, _SPACE.rank(arch))).spawn(2)
-    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):  # torch's initialisers know no other generator
+    with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):  # torch's initialisers know no other generator
         torch.manual_seed(int(weights.generate_state(1, np.uint64)[0] >> np.uint64(1)))
         network = NASBench201Network(
             arch,

@@ -526,6 +526,10 @@ class NATSBenchmark(Benchmark):
     def optimum(self) -> Final:
         return self._optimum
 
+    def seeds(self, arch: Architecture) -> list[int]:
+        """The training seeds of an architecture's trials, ascending, as `curve` takes them."""
+        return self.table.seeds(arch, self._validated, self.schedule)
+
     def curve(self, arch: Architecture, seed: int | None = None) -> Curve:
         """The learning curve of the trial with this training seed, such as 777 (None: the mean over the trials).
 

@@ -12,6 +12,9 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from typing import Any
 
+GLOBAL_GENERATOR = threading.Lock()
+"""Held while torch's global generator is borrowed: its initialisers know no other."""
+
 
 def set_up_worker(path: Sequence[str], parent: int) -> None:
     """Prepare a worker process.

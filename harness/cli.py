@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .study import Study
 
 DEFAULT_OPTIMIZERS = "random_search,regularized_evolution,local_search"
+DEFAULT_RULES = (
+    "last_value,best_so_far,tse,median_rule,i_epoch,successive_halving,hyperband,asha,nu_svr,affine_curves,lcranknet"
+)
 DEFAULT_PROXIES = "naswot,synflow,log_synflow,jacob_cov,snip,grad_norm,zico,zen,az_nas,params"
 
 app = typer.Typer(
@@ -157,6 +160,10 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder of results and report. (default: nasharness-results/NAME)")
     ] = None,
+    stop: Annotated[
+        str | None,
+        typer.Option(help="Comma-separated rules that end trainings early; each optimizer runs without and with."),
+    ] = None,
     objective: Objective = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -178,6 +185,7 @@ def compare(
         "seed": seed,
         "jobs": jobs,
         "out": str(out) if out else None,
+        "stop": split_ids(stop) if stop is not None else None,
         "objective": objective,
     }
     settings.update({key: value for key, value in given.items() if value is not None})
@@ -199,6 +207,7 @@ def compare(
                 seed=settings["seed"],
                 jobs=wanted_jobs,
                 out=folder,
+                stop=settings["stop"],
                 progress=update,
             )
     except KeyboardInterrupt:
@@ -220,6 +229,7 @@ _DEFAULTS: dict[str, Any] = {
     "jobs": None,
     "out": None,
     "objective": None,
+    "stop": [],
 }
 
 
@@ -240,13 +250,19 @@ def _read_toml(path: Path) -> dict[str, Any]:
                 f"{path}: unknown key {key!r}"
                 + (f", did you mean {close[0]!r}?" if close else f"; known: {', '.join(_DEFAULTS)}")
             )
-        kind = {"optimizers": list | str, "repetitions": int, "seed": int, "jobs": int, "budget": str | int}.get(
-            key, str
-        )
+        kind = {
+            "optimizers": list | str,
+            "stop": list | str,
+            "repetitions": int,
+            "seed": int,
+            "jobs": int,
+            "budget": str | int,
+        }.get(key, str)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{path}: {key} has the wrong type: {value!r}")
-    if isinstance(settings.get("optimizers"), str):
-        settings["optimizers"] = split_ids(settings["optimizers"])
+    for key in ("optimizers", "stop"):
+        if isinstance(settings.get(key), str):
+            settings[key] = split_ids(settings[key])
     return settings
 
 
@@ -267,7 +283,9 @@ def _default_folder(settings: dict[str, Any]) -> Path:
 
     # With the optimizers' source, so that an edited optimizer starts afresh instead of meeting its old runs.
     sources = [optimizer_spec(optimizer).source_sha256() for optimizer in settings["optimizers"]]
-    key = json.dumps([*(settings[k] for k in ("benchmark", "optimizers", "budget", "seed")), sources])
+    key = json.dumps(
+        [*(settings[k] for k in ("benchmark", "optimizers", "budget", "seed")), sources, *settings["stop"]]
+    )
     name = settings["benchmark"].replace("/", "-").replace(":", "-")
     return Path("nasharness-results") / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
@@ -386,7 +404,7 @@ def score(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither read nor keep scores.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report. (default: nasharness-results/scores-BENCHMARK)")
+        Path | None, typer.Option(help="Folder of the report. (default: nasharness-results/scores-NAME)")
     ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -395,13 +413,23 @@ def score(
 
     Scores are kept, so the same command goes on where it was interrupted.
     """
+    import hashlib
+
     from .registry import split_ids
+    from .score_cache import open_cache
     from .scoring import score as run_scores
 
     if n != "all" and not n.isdigit():
         raise ValueError(f"--n must be a whole number or all, not {n!r}")
     settings = {"prune": prune or None, "cells": cells, "channels": channels}
-    folder = out or Path("nasharness-results") / f"scores-{benchmark.replace('/', '-').replace(':', '-')}"
+    asked = json.dumps([benchmark, proxies, n, among, str(images), settings, seed])
+    name = f"scores-{benchmark.replace('/', '-').replace(':', '-')}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+    folder = out or Path("nasharness-results") / name
+    if not no_cache:
+        with open_cache() as kept_in:
+            if kept_in.path is None and not quiet:
+                sys.stderr.write("nasharness: the data folder cannot be written, so scores are not kept\n")
+                no_cache = True
     try:
         with progress(f"{benchmark}: architectures scored", quiet or as_json) as update:
             scores = run_scores(
@@ -433,8 +461,77 @@ def score(
             typer.echo(sentence)
         typer.echo(f"Report: {page}")
     if lost := [label for label in scores.proxies if len(scores.errors[label]) == len(scores)]:
-        first = "; ".join(f"{label}: {next(iter(scores.errors[label].values()))}" for label in lost)
+        reasons: dict[str, list[str]] = {}
+        for label in lost:
+            reasons.setdefault(next(iter(scores.errors[label].values())), []).append(label)
+        first = "; ".join(f"{', '.join(labels)}: {reason}" for reason, labels in reasons.items())
         fail(f"no architecture could be scored by {first}", 1)
+
+
+@app.command()
+def stop(
+    benchmark: Annotated[str | None, typer.Option(help="Benchmark id. (default: digits201)")] = None,
+    curves: Annotated[
+        Path | None, typer.Option(metavar="FILE.npz", help="A file of learning curves in place of a benchmark.")
+    ] = None,
+    rules: Annotated[
+        str, typer.Option(help="Comma-separated ids of predictors, stopping rules and schedules, or all.")
+    ] = DEFAULT_RULES,
+    meta: Annotated[
+        str,
+        typer.Option(help="Comma-separated benchmarks or .npz files of other datasets for predictors to learn from."),
+    ] = "",
+    orderings: Annotated[int, typer.Option(help="Simulated searches per rule.")] = 100,
+    n: Annotated[int, typer.Option("--n", help="Architectures in each search.")] = 200,
+    n_train: Annotated[int, typer.Option("--n-train", help="Complete curves that a predictor learns from.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of the folds, the searches and the rules' own chance.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Worker processes, one thread each.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report. (default: nasharness-results/stopping-NAME)")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Judge learning-curve predictors and stopping rules, and write a report on what they save and what they lose."""
+    from .registry import split_ids
+    from .stopping import compare_stopping
+
+    if benchmark is not None and curves is not None:
+        raise ValueError("--benchmark and --curves exclude each other")
+    if curves is not None and curves.suffix != ".npz":
+        raise ValueError(f"--curves is an .npz file, not {curves.name!r}")
+    given: str | Path = curves or benchmark or "digits201"
+    name = curves.stem if curves is not None else str(given).replace("/", "-").replace(":", "-")
+    folder = out or Path("nasharness-results") / f"stopping-{name}"
+    try:
+        with progress(f"{given}: rules judged", quiet or as_json) as update:
+            study = compare_stopping(
+                split_ids(rules),
+                given,
+                meta=split_ids(meta),
+                n=n,
+                orderings=orderings,
+                n_train=n_train,
+                seed=seed,
+                jobs=jobs,
+                progress=update,
+            )
+    except KeyboardInterrupt:
+        fail("interrupted. Nothing was written.", 130)
+    with status("writing the report", quiet or as_json):
+        page = study.report(folder)
+    summary = study.summary()
+    if as_json:
+        found = {"report": str(page), "curves": study.curves_words, "rules": summary.records(), "errors": study.errors}
+        typer.echo(json.dumps(_plain(found), indent=2))
+    elif not quiet:
+        headers, rows = summary.rows_for_display(brief=True)
+        _print_table(headers, rows, title=study.curves_words)
+        for sentence in summary.verdicts():
+            typer.echo(sentence)
+        typer.echo(f"Report: {page}")
+    if study.errors:
+        fail("; ".join(f"{label} failed: {message}" for label, message in study.errors.items()), 1)
 
 
 @app.command()

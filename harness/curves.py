@@ -1,7 +1,7 @@
 """Learning curves to judge predictors on: of a benchmark, or of a file.
 
-A file of curves is an `.npz` with the fields of `predictors.base.Curves` as arrays: `accuracy` (n, epochs), `arch` (n, dimensions),
-`cardinalities` (dimensions,), `seconds` (n, epochs) cumulative, and optionally `train_loss`, `dataset` and `group`.
+A file of curves is an `.npz` with the fields of `predictors.base.Curves` as arrays: `accuracy` (n, epochs), `arch`
+(n, dimensions), `cardinalities` (dimensions,), `seconds` (n, epochs) cumulative, and optionally `train_loss`, `dataset`, `group`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def curves_of(
 
 
 def groups(space: SearchSpace, archs: Sequence[Architecture]) -> npt.NDArray[np.int64]:
-    """Numbers of the classes of architectures that are the same network, or isomorphic where that is all that is known, `(n,)`."""
+    """Numbers of the classes of architectures that are the same network, or at least isomorphic, `(n,)`."""
     if hasattr(space, "network_class"):
         return np.array([space.network_class(arch) for arch in archs], dtype=np.int64)
     numbers: dict[Architecture, int] = {}

@@ -12,6 +12,7 @@ An optimizer may carry hyper-parameters:
     my_package.my_module:MyOptimizer(depth=3)
     optuna:TPESampler                                any sampler of an installed Optuna
     nevergrad:OnePlusOne                             any optimizer of an installed Nevergrad
+    random_search+nu_svr(delta=0.01)                 with a rule that ends trainings early
 
 and a benchmark parameters of its protocol:
 
@@ -319,10 +320,37 @@ class Spec:
 _signature = functools.cache(inspect.signature)
 
 
+@dataclass(frozen=True)
 class OptimizerSpec(Spec):
-    """An optimizer with its hyper-parameters, before it meets a space and a generator."""
+    """An optimizer with its hyper-parameters, before it meets a space and a generator.
+
+    Attributes:
+        stop: what ends its trainings early; None to train as long as it asks for.
+    """
 
     factory: type[Optimizer]
+    stop: StoppingSpec | None = None
+
+    @property
+    def seeded_by(self) -> str:
+        """The label without the stopping rule: with it and without, the same repetition draws the same chance."""
+        return self.label if self.stop is None else self.label.removesuffix(f"+{self.stop.label}")
+
+    def with_stop(self, rule: str | type | StoppingSpec) -> OptimizerSpec:
+        """The same optimizer with its trainings ended by a rule.
+
+        Raises:
+            RegistryError: it has a rule already, or the rule is none for single trainings.
+        """
+        spec = stopping_spec(rule)
+        if self.stop is not None:
+            raise RegistryError(f"{self.label} already has a stopping rule")
+        if not spec.is_rule:
+            raise RegistryError(
+                f"{spec.label} is a plan for a whole list of trainings and cannot end those of a search; compare it with"
+                " `nasharness stop`"
+            )
+        return dataclasses.replace(self, label=f"{self.label}+{spec.label}", stop=spec)
 
     def make(
         self,
@@ -338,17 +366,21 @@ class OptimizerSpec(Spec):
         """
         parameters = self._fresh()
         for name, value in (("fidelities", fidelities), ("scorer", scorer)):
-            if value is not None and self.takes(name):
+            if value is not None and super().takes(name):
                 parameters.setdefault(name, value)
         if self.wrapped is not None:
             parameters[self.wrapped[0]] = functools.partial(self.wrapped[1].make, fidelities=fidelities, scorer=scorer)
         return self.factory(space, rng, **parameters)
 
+    def takes(self, parameter: str) -> bool:
+        """Whether the constructor, or that of the optimizer that it wraps, has a parameter of this name."""
+        return super().takes(parameter) or (self.wrapped is not None and self.wrapped[1].takes(parameter))
+
     def source_sha256(self) -> str:
-        own = super().source_sha256()
-        if self.wrapped is None:
-            return own
-        return hashlib.sha256((own + self.wrapped[1].source_sha256()).encode()).hexdigest()
+        digests = [super().source_sha256()]
+        digests += [] if self.wrapped is None else [self.wrapped[1].source_sha256()]
+        digests += [] if self.stop is None else [self.stop.source_sha256()]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
     @functools.cached_property
     def wrapped(self) -> tuple[str, OptimizerSpec] | None:
@@ -375,6 +407,13 @@ class StoppingSpec(Spec):
 
     factory: type[Predictor | StoppingRule | Schedule]
 
+    @property
+    def is_rule(self) -> bool:
+        """Whether it decides on single trainings, so that any optimizer can search with it."""
+        from ..predictors.base import Schedule
+
+        return not issubclass(self.factory, Schedule)
+
     def make(self, rng: np.random.Generator, *, meta: Curves | None = None) -> StoppingRule | Schedule:
         """A fresh rule or schedule; a predictor comes inside a `PredictorRule`.
 
@@ -400,7 +439,7 @@ _ADAPTERS = {
 
 
 def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> OptimizerSpec:
-    """Read an optimizer id, or wrap a class.
+    """Read an optimizer id, or wrap a class. `random_search+nu_svr` is an optimizer with a stopping rule.
 
     Raises:
         RegistryError: unknown id, not an Optimizer class, an unknown preset, or parameters that its constructor does not take.
@@ -409,6 +448,11 @@ def optimizer_spec(optimizer: str | type[Optimizer] | OptimizerSpec) -> Optimize
 
     if isinstance(optimizer, OptimizerSpec):
         return optimizer
+    if isinstance(optimizer, str) and len(parts := split_ids(optimizer, "+")) > 1:
+        spec = optimizer_spec(parts[0])
+        for rule in parts[1:]:
+            spec = spec.with_stop(rule)
+        return spec
     spec = OptimizerSpec(*_read_spec("optimizers", optimizer, Optimizer, common=2))
     _ = spec.wrapped  # an unknown id is found here, before anything runs
     return spec
@@ -543,12 +587,12 @@ def _literal(node: ast.expr) -> Any:
         raise ValueError(f"{ast.unparse(node)} is not a plain Python value; strings go in quotes") from None
 
 
-def split_ids(text: str) -> list[str]:
+def split_ids(text: str, separator: str = ",") -> list[str]:
     """Split a comma-separated list of ids, leaving commas inside parentheses and quotes alone."""
     parts, depth = [""], 0
     for piece in re.findall(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|.", text, re.DOTALL):
         depth += (piece == "(") - (piece == ")")
-        if piece == "," and depth == 0:
+        if piece == separator and depth == 0:
             parts.append("")
         else:
             parts[-1] += piece

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..benchmarks.spaces.base import Architecture, InvalidArchitecture
 from .core import NO_METRICS, STATUSES, Budget, Metrics, Proposal, Status, Trial
+from .early_stopping import Stopper
 from .registry import OptimizerSpec, load, optimizer_spec
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ class Trials:
         seconds: float64 `(n,)`, simulated seconds of each trial.
         epochs: int32 `(n,)`.
         status: int8 `(n,)`, an index into `STATUSES`.
-        optimizer_seconds: float64 `(n,)`, measured seconds that the optimizer's own ask and tell took. The only column that
-            differs from one machine to the next.
+        optimizer_seconds: float64 `(n,)`, measured seconds that the optimizer's own ask and tell took, with the scores of
+            untrained networks (known ones at what they cost when they were made) and the rule that ends trainings. The only
+            column that differs from one machine to the next.
     """
 
     arch: npt.NDArray[np.int16]
@@ -189,23 +191,35 @@ def run(
     budget = Budget.of(budget)
     spec = optimizer_spec(optimizer)
     opened = load(benchmark) if isinstance(benchmark, str) else benchmark
-    for_optimizer, for_benchmark = generators(seed, opened.id, spec.label, repetition)
+    for_optimizer, for_benchmark = generators(seed, opened.id, spec.seeded_by, repetition)
     where = f"{spec.label} on {opened.id}, repetition {repetition}"
     scorer = _scorer(opened) if spec.takes("scorer") else None
     try:
         instance = spec.make(opened.space, for_optimizer, fidelities=opened.fidelities, scorer=scorer)
     except (Exception, SystemExit) as error:
         raise RunError(f"{where}: the optimizer could not be made: {_raised(error, '')}") from error
-    trials, finished_early = _loop(instance, opened, budget, for_benchmark, where, scorer)
+    stopper = None
+    if spec.stop is not None:
+        if not instance.charges_evaluations:
+            raise RunError(f"{where}: there are no trainings to stop, the optimizer trains by itself")
+        for_rule, _ = generators(seed, opened.id, spec.label, repetition)
+        try:
+            stopper = Stopper(spec.stop.make(for_rule), opened)
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{where}: {error}") from error
+    trials, finished_early = _loop(instance, opened, budget, for_benchmark, where, scorer, stopper)
     return Run(spec.label, opened.id, int(seed), int(repetition), trials, finished_early, instance.charges_evaluations)
 
 
 def _scorer(benchmark: Benchmark) -> BenchmarkScorer:
     """What scores untrained networks for optimizers that ask for it, with the scores that this user knows already."""
-    from .score_cache import open_cache
+    from .score_cache import CacheError, open_cache
     from .scorer import BenchmarkScorer
 
-    return BenchmarkScorer(benchmark, cache=open_cache())
+    try:
+        return BenchmarkScorer(benchmark, cache=open_cache())
+    except CacheError as error:
+        raise RunError(str(error)) from error
 
 
 def _loop(
@@ -215,6 +229,7 @@ def _loop(
     rng: np.random.Generator,
     where: str,
     scorer: BenchmarkScorer | None = None,
+    stopper: Stopper | None = None,
 ) -> tuple[Trials, bool]:
     """The search itself. Everything here runs once per trial, so what can be bound or derived outside is."""
     from ..optimizers.base import SearchFinished
@@ -254,7 +269,11 @@ def _loop(
         try:
             if type(arch) is not tuple:
                 arch = check(arch)
-            if proposal.epochs is None:
+            if stopper is not None:
+                (value, seconds, trained, curve), price = stopper.train(
+                    trainings, arch, proposal.epochs, proposal.resume
+                )
+            elif proposal.epochs is None:
                 value, seconds, trained, curve = query(arch, None, rng)
                 price = seconds
             else:
@@ -287,6 +306,8 @@ def _loop(
             except (Exception, SystemExit) as error:
                 raise RunError(f"{where}: tell raised {_raised(error, f' at trial {len(values)}')}") from error
         own.append(asked - start + clock() - before)
+        if stopper is not None:
+            own[-1] += stopper.take_seconds()
         if scorer is not None:  # a score that was known is paid for as if it had been computed now
             own[-1] += scorer.saved_seconds
             scorer.saved_seconds = 0.0

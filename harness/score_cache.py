@@ -47,16 +47,17 @@ class ScoreCache:
         try:
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(":memory:" if path is None else path, timeout=60)
-            with self._connection as c:
-                version = c.execute("PRAGMA user_version").fetchone()[0]
-                tables = c.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-                if version not in (0, _SCHEMA) or (version == 0 and tables):
-                    raise CacheError(f"{path} is not a file of kept scores of this version; move it away")
-                c.execute(
-                    "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, numbers BLOB NOT NULL) WITHOUT ROWID"
-                )
-                c.execute(f"PRAGMA user_version = {_SCHEMA}")
+            self._connection = c = sqlite3.connect(":memory:" if path is None else path, timeout=60)
+            if c.execute("PRAGMA user_version").fetchone()[0] == 0:
+                c.execute("BEGIN IMMEDIATE")  # another process may be making the same file
+                if c.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    if c.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                        raise CacheError(f"{path} is not a file of kept scores; move it away")
+                    c.execute("CREATE TABLE scores (key BLOB PRIMARY KEY, numbers BLOB NOT NULL) WITHOUT ROWID")
+                    c.execute(f"PRAGMA user_version = {_SCHEMA}")
+                c.commit()
+            if c.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA:
+                raise CacheError(f"{path} is a file of kept scores of another version; move it away")
         except (sqlite3.Error, OSError) as error:
             raise CacheError(
                 f"cannot keep scores in {path}: {error}. Use another data folder (NASHARNESS_DATA), or no cache"

@@ -10,9 +10,10 @@ import functools
 import hashlib
 import json
 import math
-import threading
+import os
 import time
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..benchmarks.spaces.base import Architecture, SearchSpace
+from ..benchmarks.workers import GLOBAL_GENERATOR
 from .registry import ProxySpec, load_once, proxy_spec, source_sha256
 from .score_cache import Known, ScoreCache
 
@@ -37,7 +39,6 @@ _HOW = (
     "so name some: --images PATH, or BENCHMARK(images='PATH') where a benchmark is asked for; a folder with CIFAR-10's python"
     " batches, an .npz or .parquet file, or a folder of class folders"
 )
-_GLOBAL_GENERATOR = threading.Lock()
 
 
 class ScoreError(ValueError):
@@ -93,6 +94,9 @@ class Scoring:
             raise ScoreError(f"{self.benchmark.id} has no images, {_HOW}")
         self.shape = shape
         self._given = dict(recipe.settings)
+        for name, value in self._given.items():
+            if isinstance(known[name], int) and not isinstance(known[name], bool) and not value >= 1:
+                raise ScoreError(f"{name} must be at least 1, not {value!r}")
         if self.images is not None:
             for name, value in (("num_classes", self.images.num_classes), ("input_channels", self.shape[0])):
                 if name in known:
@@ -106,6 +110,7 @@ class Scoring:
     def representative(self, arch: Architecture) -> Architecture:
         """The architecture whose network stands for that of `arch`: of pruned cells the first that is the same network."""
         space = self.benchmark.space
+        arch = tuple(map(int, arch))  # NumPy's integers are spelled differently
         if self.settings.get("prune") and hasattr(space, "network_class"):
             return _first_of_class(space, arch)
         return space.identity(arch)
@@ -131,13 +136,20 @@ class Scoring:
                 _SCHEMA,
                 *at,
                 spec.factory.version,
-                "" if own else source_sha256(spec.factory),
+                "" if own else _code(spec.factory),
                 self.benchmark.space.name,
                 repr(sorted(self.settings.items())),
                 [self._source().fingerprint, shape, proxy.n_images] if proxy.n_images else shape,
                 "" if spec.factory.deterministic else self.recipe.seed,
                 self.recipe.device.split(":")[0],
             ]
+            if not type(self.benchmark).__module__.startswith(
+                "nasharness."
+            ):  # it may build its networks in its own way
+                parts += [
+                    f"{type(self.benchmark).__module__}:{type(self.benchmark).__qualname__}",
+                    _code(type(self.benchmark)),
+                ]
             self._prefixes[at] = hashlib.sha256(json.dumps(parts).encode()).digest()
         return self._prefixes[at]
 
@@ -180,12 +192,12 @@ class Scoring:
         # With one seed for all: what is compared are mixtures that differ in a choice, so they share their other weights' chance.
         return self._measure(specs, lambda: self.benchmark.mixture(kept, **self._given), "mixture")
 
-    def _measure(self, specs: Sequence[ProxySpec], build: Any, name: str) -> list[Measured]:
+    def _measure(self, specs: Sequence[ProxySpec], build: Callable[[], nn.Module], name: str) -> list[Measured]:
         from ..proxies.passes import measure_together
 
-        start = time.perf_counter()
+        start = time.process_time()
         network = self._built(build, name)
-        building = time.perf_counter() - start
+        building = time.process_time() - start
         proxies = [spec.make(self._generator("proxy", name)) for spec in specs]
         images, labels = self.batch(max((proxy.n_images for proxy in proxies), default=0))
         found = measure_together(proxies, network, images, labels, catch=True)
@@ -201,12 +213,12 @@ class Scoring:
 
         return peak_memory(torch.device(self.recipe.device), lambda: self.measure([spec], arch))
 
-    def _built(self, build: Any, name: str) -> nn.Module:
+    def _built(self, build: Callable[[], nn.Module], name: str) -> nn.Module:
         import torch
 
-        with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):  # torch's initialisers know no other generator
+        with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):  # torch's initialisers know no other generator
             torch.manual_seed(_seed("weights", self.recipe.seed, name))
-            network: nn.Module = build()
+            network = build()
         return network.to(self.recipe.device)
 
     def _generator(self, purpose: str, name: str) -> torch.Generator:
@@ -215,6 +227,17 @@ class Scoring:
         return torch.Generator().manual_seed(
             _seed(purpose, self.recipe.seed, name)
         )  # of the CPU, wherever the network is
+
+
+_unknown_code: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+
+
+def _code(factory: type) -> str:
+    """Digest of a class's source; where Python does not know it (an interactive session), a word for this very class object."""
+    digest = source_sha256(factory)
+    if digest == "unknown" or "<locals>" in factory.__qualname__:  # one function can make many different classes
+        return _unknown_code.setdefault(factory, os.urandom(16).hex())
+    return digest
 
 
 def _seed(*words: object) -> int:
@@ -260,6 +283,8 @@ class BenchmarkScorer:
 
     def __call__(self, proxy: str, archs: Sequence[Architecture], *, seed: int) -> Floats:
         """See `optimizers.base.Scorer`."""
+        if not len(archs):
+            return np.empty(0)
         spec, scoring = proxy_spec(proxy), self._scoring(seed)
         keys = [scoring.key(spec, arch) for arch in archs]
         known = self._cache.find(list(dict.fromkeys(keys)))
@@ -273,10 +298,12 @@ class BenchmarkScorer:
         self._cache.keep(fresh)
         known |= fresh
         table = np.array([known[key].values for key in keys], dtype=np.float64).reshape(len(archs), -1)
-        return lowest_if_undefined(spec.make().aggregate(table)) if len(archs) else np.empty(0)
+        return lowest_if_undefined(spec.make().aggregate(table))
 
     def mixtures(self, proxy: str, choices: Sequence[Sequence[Sequence[int]]], *, seed: int) -> Floats:
         """See `optimizers.base.Scorer`."""
+        if not len(choices):
+            return np.empty(0)
         spec, scoring = proxy_spec(proxy), self._scoring(seed)
         try:
             with one_thread():

@@ -177,6 +177,9 @@ def score(
 
     source = benchmark if isinstance(benchmark, str) else str(opened.info.details.get("path", opened.id))
     given = None if images is None else os.fspath(images)
+    chosen = {
+        name: value.item() if isinstance(value, np.generic) else value for name, value in (settings or {}).items()
+    }
     specs = {label: spec for label, spec in wanted.items() if spec is not None}
     tuples: list[Architecture] = [tuple(arch) for arch in archs.tolist()]
     specification: dict[str, Any] = {
@@ -201,10 +204,10 @@ def score(
             raise ScoreError(f"torch knows no device {device!r}: {str(error).splitlines()[0]}") from error
         if wanted_device.type == "cuda" and not torch.cuda.is_available():
             raise ScoreError(f"device {device!r}: torch sees no GPU on this machine")
-        recipe = Recipe(opened, given, dict(settings or {}), int(seed), device)
+        recipe = Recipe(opened, given, chosen, int(seed), device)
         scoring = Scoring(recipe)
         for spec in specs.values():  # before hours of work, not after them
-            scoring.batch(spec.make().n_images)
+            scoring.batch(_made(spec).n_images)
         specification |= {
             "images": "none" if scoring.images is None else scoring.images.describe(),
             "network": scoring.settings,
@@ -271,6 +274,17 @@ def _read_proxies(proxies: Any) -> dict[str, ProxySpec | None]:
     if not wanted:
         raise RegistryError("no proxy given")
     return wanted
+
+
+def _made(spec: ProxySpec) -> Proxy:
+    try:
+        proxy = spec.make()
+    except Exception as error:
+        raise RegistryError(f"the proxy {spec.label} cannot be made: {type(error).__name__}: {error}") from error
+    n: object = proxy.n_images
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise RegistryError(f"n_images of the proxy {spec.label} must be a whole number from 0, not {n!r}")
+    return proxy
 
 
 def _describe(spec: ProxySpec | None) -> Any:

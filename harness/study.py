@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..benchmarks.workers import InProcess, processes
 from .core import STATUSES, Budget
-from .registry import OptimizerSpec, RegistryError, expand, load, load_once, optimizer_spec, portable
+from .registry import OptimizerSpec, RegistryError, StoppingSpec, expand, load, load_once, optimizer_spec, portable
 from .run import Run, RunError, run
 from .store import Store, StoreError
 
@@ -212,6 +212,7 @@ def _specification(
                 "class": f"{spec.factory.__module__}:{spec.factory.__qualname__}",
                 "parameters": {name: repr(value) for name, value in spec.parameters.items()},
                 "source_sha256": spec.source_sha256(),
+                **({} if spec.stop is None else {"stop": spec.stop.label, "without": spec.seeded_by}),
                 **_objective(spec),
             }
             for spec in specs
@@ -289,6 +290,7 @@ def compare(
     jobs: int = 1,
     seed: int = 0,
     out: str | os.PathLike[str] | None = None,
+    stop: Iterable[str | type | StoppingSpec] = (),
     executor: Executor | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Study:
@@ -303,6 +305,8 @@ def compare(
         seed: of the study.
         out: folder of the results. A study that is there and has the same specification is continued; more repetitions and
             further optimizers are added to it. None keeps the results in memory only.
+        stop: rules that end trainings early, such as "nu_svr(delta=0.01)"; every optimizer runs without and with each of
+            them, with the same chance, and the report says what that saved and cost.
         executor: any `concurrent.futures.Executor` (a cluster's, say) instead of `jobs` local processes; `jobs` then says
             how many tasks to keep in flight.
         progress: called as runs finish.
@@ -315,7 +319,9 @@ def compare(
     """
     if isinstance(optimizers, str | type | OptimizerSpec):
         optimizers = [optimizers]
-    specs = [optimizer_spec(o) for o in expand(optimizers)]
+    plain = [optimizer_spec(o) for o in expand(optimizers)]
+    rules = [stop] if isinstance(stop, str | type | StoppingSpec) else list(stop)
+    specs = [spec for o in plain for spec in (o, *(o.with_stop(rule) for rule in rules))]
     labels = [spec.label for spec in specs]
     if not specs:
         raise RegistryError("no optimizer given")

@@ -10,7 +10,8 @@
 Each check plays the optimizer on small made-up tasks in which every answer is a fixed function of the architecture. An
 optimizer that takes a `scorer` is given one whose scores are made up, too.
 
-`check` and `run_checks` take zero-cost proxies as well; their checks are in `proxy_testing.py`.
+`check` and `run_checks` take zero-cost proxies and learning-curve methods as well; their checks are in `proxy_testing.py` and
+`predictor_testing.py`.
 """
 
 from __future__ import annotations
@@ -35,10 +36,23 @@ import numpy.typing as npt
 from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..benchmarks.spaces.nasbench201 import NASBench201Space
 from .core import Metrics, Proposal, Trial
-from .registry import OptimizerSpec, ProxySpec, RegistryError, entry_points, optimizer_spec, proxy_spec, resolve
+from .registry import (
+    GROUPS,
+    Group,
+    OptimizerSpec,
+    ProxySpec,
+    RegistryError,
+    StoppingSpec,
+    entry_points,
+    optimizer_spec,
+    proxy_spec,
+    resolve,
+    stopping_spec,
+)
 
 if TYPE_CHECKING:
     from ..optimizers.base import Optimizer
+    from ..predictors.base import Predictor, Schedule, StoppingRule
     from ..proxies.base import Proxy
 
 Check = Callable[[OptimizerSpec], None]
@@ -434,51 +448,63 @@ def check_no_two_alike(names: Sequence[str] | None = None) -> None:
         seen[fingerprint] = name
 
 
-Checked: TypeAlias = "str | type[Optimizer] | OptimizerSpec | type[Proxy] | ProxySpec"
+Stopping: TypeAlias = "type[Predictor | StoppingRule | Schedule] | StoppingSpec"
+Checked: TypeAlias = "str | type[Optimizer] | OptimizerSpec | type[Proxy] | ProxySpec | Stopping"
 
 
 def run_checks(checked: Checked) -> Iterator[CheckResult]:
-    """Apply every check for optimizers, or for proxies, one at a time, and give each outcome as it is known.
+    """Apply every check for what is given, one at a time, and give each outcome as it is known.
 
     Args:
-        checked: an id, class or spec of an optimizer or of a proxy. A name that is both is the optimizer's.
+        checked: an id, class or spec of an optimizer, of a proxy, or of a predictor, stopping rule or schedule. A name of
+            several is the optimizer's first, then the proxy's.
 
     Raises:
-        RegistryError: the id names neither.
+        RegistryError: the id names nothing.
     """
-    if _is_proxy(checked):
+    given: Any = checked
+    group = _group(checked)
+    if group == "proxies":
         from .proxy_testing import NEED_THE_SAME_SCORE, PROXY_CHECKS, check_same_seed_same_score
 
-        proxy: Any = checked
-        yield from _apply(PROXY_CHECKS, proxy_spec(proxy), check_same_seed_same_score, NEED_THE_SAME_SCORE)
+        yield from _apply(PROXY_CHECKS, proxy_spec(given), check_same_seed_same_score, NEED_THE_SAME_SCORE)
+    elif group == "predictors":
+        from .predictor_testing import NEED_THE_SAME_ANSWER, check_same_seed_same_answer, stopping_checks
+
+        rule = stopping_spec(given)
+        yield from _apply(stopping_checks(rule), rule, check_same_seed_same_answer, NEED_THE_SAME_ANSWER)
     else:
-        optimizer: Any = checked
-        yield from _apply(CHECKS, optimizer_spec(optimizer), check_same_seed_same_run, _NEED_THE_SAME_RUN)
+        yield from _apply(CHECKS, optimizer_spec(given), check_same_seed_same_run, _NEED_THE_SAME_RUN)
 
 
-def _is_proxy(checked: object) -> bool:
-    """Tell whether it is a proxy and no optimizer. Torch is imported only where it may be one."""
+def _group(checked: object) -> Group:
+    """What it is; an optimizer where that is not known. Torch is imported only where it may be a proxy."""
     if isinstance(checked, str):
         target = re.split(r"[@(]", checked.strip(), maxsplit=1)[0].strip()
         if ":" not in target:
-            return target not in entry_points("optimizers") and target in entry_points("proxies")
+            named = (group for group in GROUPS if group != "benchmarks" and target in entry_points(group))
+            return next(named, "optimizers")
         if target.partition(":")[0] in ("optuna", "nevergrad"):
-            return False
+            return "optimizers"
         checked = resolve("optimizers", target)
     if not isinstance(checked, type):
-        return isinstance(checked, ProxySpec)
+        kinds: dict[type, Group] = {ProxySpec: "proxies", StoppingSpec: "predictors"}
+        return kinds.get(type(checked), "optimizers")
     from ..optimizers.base import Optimizer
+    from ..predictors.base import Predictor, Schedule, StoppingRule
 
     if issubclass(checked, Optimizer):
-        return False
+        return "optimizers"
+    if issubclass(checked, Predictor | StoppingRule | Schedule):
+        return "predictors"
     from ..proxies.base import Proxy
 
-    return issubclass(checked, Proxy)
+    return "proxies" if issubclass(checked, Proxy) else "optimizers"
 
 
 def _apply(
     checks: Sequence[Callable[[Any], None]],
-    spec: OptimizerSpec | ProxySpec,
+    spec: OptimizerSpec | ProxySpec | StoppingSpec,
     reproducibility: Callable[[Any], None],
     need_it: Sequence[Callable[[Any], None]],
 ) -> Iterator[CheckResult]:
@@ -501,7 +527,7 @@ def _apply(
 
 
 def check(checked: Checked) -> list[CheckResult]:
-    """Hold an optimizer or a proxy to its conformance suite; returns the outcomes if all checks passed.
+    """Hold an optimizer, a proxy or a learning-curve method to its conformance suite; returns the outcomes if all checks passed.
 
     Raises:
         CheckError: some failed; the message says which, and what to fix.

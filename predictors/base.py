@@ -113,7 +113,7 @@ class Curves:
 
     def rows(self, which: npt.NDArray[np.integer] | npt.NDArray[np.bool_] | Sequence[int]) -> Curves:
         """Some of the trainings."""
-        index = np.asarray(which)
+        index = np.asarray(which) if len(which) else np.zeros(0, dtype=np.int64)  # an empty list has no integers
         return replace(
             self,
             accuracy=self.accuracy[index],
@@ -208,7 +208,8 @@ class Predictor(ABC):
         presets: named sets of hyper-parameters.
         needs_curves: complete curves without which `fit` cannot work; 0 for a predictor that needs none.
         min_epochs: epochs that have to be observed.
-        uses: which fields of `Curves` it looks at, of "accuracy", "train_loss" and "arch".
+        uses: which fields of `Curves` it looks at, of "accuracy", "train_loss" and "arch"; and "meta" where curves of other
+            datasets can take the place of the task's.
         delta: the probability of being better at or below which a rule made of it stops, unless told otherwise.
     """
 
@@ -236,7 +237,7 @@ class Predictor(ABC):
         for given in (curves, meta):
             if given is not None and not given.complete:
                 raise CurvesError("a predictor learns from complete curves")
-        if len(curves) < self.needs_curves:
+        if len(curves) < self.needs_curves and not ("meta" in self.uses and meta is not None and len(meta)):
             raise CurvesError(
                 f"{type(self).__name__} needs {self.needs_curves} complete curves of the task, there are {len(curves)}"
             )
@@ -390,7 +391,8 @@ class PredictorRule(StoppingRule):
         self.predictor = predictor
         self.meta = meta
         self.uses = predictor.uses
-        self.needs_curves = max(warm_up, 0 if meta is not None and len(meta) else predictor.needs_curves)
+        replaced = "meta" in predictor.uses and meta is not None and len(meta) > 0
+        self.needs_curves = max(warm_up, 0 if replaced else predictor.needs_curves)
         self._complete: list[Curves] = []
         self._fitted_with = -1
 

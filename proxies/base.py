@@ -110,6 +110,15 @@ def ranks(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def finite(value: float | Tensor) -> float:
-    """A score as a float; NaN and infinities become `UNSCORABLE`."""
-    number = float(value)
+    """A score as a float; NaN and infinities become `UNSCORABLE`.
+
+    Raises:
+        ProxyError: it is no number.
+    """
+    if isinstance(value, bool | str) or value is None:
+        raise ProxyError(f"a score is a number, not {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ProxyError(f"a score is one number, not {value!r}: {error}") from error
     return number if math.isfinite(number) else UNSCORABLE

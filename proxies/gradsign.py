@@ -45,7 +45,7 @@ class GradSign(Proxy):
     def score(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
         weights = [layer.weight for layer in weighted_layers(network)]
         surplus = [torch.zeros_like(weight) for weight in weights]
-        with restored(network):
+        with restored(network), torch.enable_grad():
             network.train()
             for image, label in zip(torch.split(images, 1), torch.split(labels, 1), strict=True):
                 try:

@@ -51,7 +51,7 @@ class GraSP(Proxy):
 
     def score(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
         weights = [layer.weight for layer in weighted_layers(network)]
-        with restored(network), _normalised(network):
+        with restored(network), torch.enable_grad(), _normalised(network):
             network.train()
             network.requires_grad_(False)  # leaves the rest, such as batch normalisation's scales, out of the graph
             for weight in weights:

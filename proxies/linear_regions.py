@@ -106,8 +106,8 @@ class LinearRegions(Proxy):
     def _count(self, network: nn.Module, layers: list[nn.Module], inputs: Tensor) -> int:
         patterns: list[Tensor] = []
 
-        def look(_module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-            if given[0].dim() != 4:
+        def look(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if output.dim() != 4:
                 return
             active = (output > 0).flatten(1)
             if self.share < 1:

@@ -50,7 +50,7 @@ class LiveParams(PassProxy):
                 if _any(output):
                     live.add(module)
             else:
-                value = output.detach()
+                value = output.detach().clone()  # the network may go on to write into the output
 
                 def arrive(gradient: Tensor) -> None:
                     handle.remove()
@@ -73,5 +73,5 @@ class LiveParams(PassProxy):
 
 
 def _any(signal: Tensor) -> bool:
-    """Whether anything is not zero; what has overflowed to NaN is not."""
+    """Whether anything is not zero; what has overflowed is not either, for it was large before."""
     return bool(torch.count_nonzero(signal))

@@ -75,8 +75,15 @@ class MeCo(Proxy):
 
         with restored(network), torch.no_grad():
             network.train()
+            picture = gaussian(self.rng, images, 1, self.size)
             with hooked(list(network.modules()), look):
-                network(gaussian(self.rng, images, 1, self.size))
+                try:
+                    network(picture)
+                except RuntimeError as error:
+                    raise ProxyError(
+                        f"{type(network).__name__} does not take one image of {picture.shape[2]} x {picture.shape[3]}; set"
+                        f" `size` to what it takes, or to None ({error})"
+                    ) from error
         if not seen:
             raise ProxyError(f"no module of {type(network).__name__} has feature maps as its output")
         return finite(total)

@@ -18,7 +18,7 @@ Where this file differs from the paper's code:
     * Every ReLU counts once. The code looks for modules whose class name contains "ReLU" and so counts those twice that are
       inside a block named `ReLUConvBN`, as all but the last of NAS-Bench-201's are.
     * A determinant of zero (two images with one code, as in a disconnected cell) gives -inf and ranks last; the paper's script
-      drops such networks. Near-singular matrices have a rounding error in place of a zero, so the rank is tested.
+      drops such networks. Rounding leaves a little of an eigenvalue of zero: what is below its size counts as zero.
 """
 
 from __future__ import annotations
@@ -49,20 +49,19 @@ class NASWOT(PassProxy):
         n = len(images)
         gram = torch.zeros(n, n, dtype=torch.float64, device=images.device)
         units = 0
-        seen: list[tuple[weakref.ref[Tensor], int, Tensor]] = []
+        seen: list[tuple[weakref.ref[Tensor], int, Tensor, int]] = []  # tensor, version, its products, its units
 
         def look(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             nonlocal units
-            units += output[0].numel()
-            (source,) = inputs
-            known = next((g for ref, version, g in seen if ref() is source and version == source._version), None)
+            source = inputs[0] if inputs else output
+            known = next((entry for entry in seen if entry[0]() is source and entry[1] == source._version), None)
             if known is None:
                 # The output is positive exactly where the input is, also where the ReLU worked in place.
                 codes = output.detach().sign().clamp_(min=0).reshape(n, -1)
-                known = (codes @ codes.T).double()
-                seen[:] = [entry for entry in seen if entry[0]() is not None]
-                seen.append((weakref.ref(source), source._version, known))
-            gram.add_(known)
+                known = weakref.ref(source), source._version, (codes @ codes.T).double(), codes.shape[1]
+                seen[:] = [entry for entry in seen if entry[0]() is not None] + [known]
+            gram.add_(known[2])
+            units += known[3]
 
         layers = relus(network)
         if not layers:
@@ -73,7 +72,7 @@ class NASWOT(PassProxy):
 
 
 def log_determinant(similarity: Tensor) -> float:
-    """Log |det| of a symmetric positive semi-definite matrix of whole numbers, float64; -inf where two rows are equal."""
-    if len(torch.unique(similarity, dim=0)) < len(similarity):
-        return UNSCORABLE
-    return float(torch.linalg.slogdet(similarity)[1])
+    """The logarithm of |det| of a symmetric positive semi-definite matrix, float64; -inf where it is singular."""
+    eigenvalues = torch.linalg.eigvalsh(similarity)
+    rounding = float(eigenvalues[-1]) * len(similarity) * torch.finfo(torch.float64).eps
+    return float(eigenvalues.log().sum()) if float(eigenvalues[0]) > rounding else UNSCORABLE

@@ -97,17 +97,40 @@ class PassProxy(Proxy):
 
     def score(self, network: nn.Module, images: Tensor, labels: Tensor) -> float:
         """The score by passes that nobody shares."""
-        watch, result = self.watch(network, images), None
-        with restored(network):
-            network.train()
+        with _ready(network, self.rng) as sound:
+            watch, result = self.watch(network, images), None
             while True:
                 try:
                     wanted = next(watch) if result is None else watch.send(result)
                 except StopIteration as done:
-                    return finite(done.value)
-                result = _make(
-                    [_Job(0, watch, wanted, wanted.start or 0, _stop(wanted, len(images)))], network, images, labels
-                )[0]
+                    return finite(done.value) if sound() else UNSCORABLE
+                job = _Job(0, watch, wanted, wanted.start or 0, _stop(wanted, len(images)))
+                (result,) = _make([job], network, images, labels)
+
+
+@contextmanager
+def _ready(network: nn.Module, rng: torch.Generator) -> Iterator[Callable[[], bool]]:
+    """The network as proxies want it, put back at the end: train mode, every parameter with a gradient.
+
+    What a network draws itself, such as dropout, follows from the generator's seed. Gives a function that tells whether all
+    its outputs so far were finite.
+    """
+    finite_outputs = [True]
+
+    def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            finite_outputs.append(bool(torch.isfinite(output).all()))
+
+    devices = {p.device.index for p in network.parameters() if p.device.type == "cuda"}
+    with restored(network), torch.enable_grad(), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(rng.initial_seed())
+        network.train()
+        network.requires_grad_(True)
+        handle = network.register_forward_hook(look)
+        try:
+            yield lambda: all(finite_outputs)
+        finally:
+            handle.remove()
 
 
 @dataclass
@@ -144,13 +167,15 @@ def measure_together(
     jobs: list[_Job] = []
 
     def failed(place: int, error: Exception) -> None:
+        if isinstance(error, torch.linalg.LinAlgError):  # of a matrix that is not finite: it stays unscorable
+            return
         if not catch:
             raise error
         found[place].error = f"{type(error).__name__}: {error}"
 
     def advance(job: _Job, result: Result | None) -> None:
         """Let a proxy compute until it wants another pass, or is done."""
-        start = time.perf_counter()
+        start = clock()
         try:
             wanted = next(job.watch) if result is None else job.watch.send(result)
         except StopIteration as done:
@@ -160,23 +185,26 @@ def measure_together(
         else:
             n = min(proxies[job.place].n_images, len(images))
             jobs.append(_Job(job.place, job.watch, wanted, wanted.start or 0, _stop(wanted, n)))
-        found[job.place].seconds += time.perf_counter() - start
+        found[job.place].seconds += clock() - start
 
     def alone(place: int) -> None:
-        """Let a proxy do everything by itself."""
-        proxy, start = proxies[place], time.perf_counter()
+        """Let a proxy do everything by itself, from its start."""
+        proxy, start = proxies[place], clock()
         n = min(proxy.n_images, len(images))
+        proxy.rng.set_state(states[place])
         try:
-            with restored(network):
-                values = proxy.measure(network, images[:n], labels[:n])
-            found[place].values = tuple(finite(value) for value in values)
+            with _ready(network, proxy.rng) as sound:
+                values = proxy.measure(network, images[:n].clone(), labels[:n])
+            found[place].values = tuple(finite(value) if sound() else UNSCORABLE for value in values)
         except Exception as error:
             failed(place, error)
-        found[place].seconds = time.perf_counter() - start
+        found[place].seconds = clock() - start
 
+    clock = _clock(images.device)
     images = images.contiguous(memory_format=torch.channels_last)  # halves the time of convolutions and pools on a CPU
-    with restored(network):
-        network.train()
+    states = [proxy.rng.get_state() for proxy in proxies]
+    seed = proxies[0].rng if proxies else torch.Generator()
+    with _ready(network, seed):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for place, proxy in enumerate(proxies):
             n = min(proxy.n_images, len(images))
@@ -192,14 +220,28 @@ def measure_together(
             except Exception as error:
                 if len(together) == 1:
                     failed(together[0].place, error)
-                else:  # one proxy's hook may be to blame: let each succeed or fail by itself, from its start
+                else:  # one proxy's hook may be to blame: let each succeed or fail by itself
                     for job in together:
                         alone(job.place)
                 continue
+            if together[0].wanted.kind != "flow" and not torch.isfinite(results[0].outputs).all():
+                continue  # a network whose outputs are not finite cannot be scored by what led to them
             for job, result in zip(together, results, strict=True):
                 found[job.place].seconds += job.seconds
                 advance(job, result)
     return found
+
+
+def _clock(device: torch.device) -> Callable[[], float]:
+    """Processor seconds on a CPU, so that a busy machine does not change them much; elapsed seconds of finished work on a GPU."""
+    if device.type != "cuda":
+        return time.process_time
+
+    def now() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
 
 
 @dataclass
@@ -232,7 +274,7 @@ def _stop(wanted: Pass, n: int) -> int:
 
 def _make(jobs: Sequence[_Job], network: nn.Module, images: Tensor, labels: Tensor) -> list[Result]:
     """Make the pass that all these jobs wait for, and note what it would have taken each of them alone."""
-    clock = time.perf_counter
+    clock = _clock(images.device)
     kinds = {job.wanted.kind for job in jobs}
     own = [0.0] * len(jobs)
     spent = dict.fromkeys(("forward", "loss", "jacobian", "flow"), 0.0)
@@ -257,15 +299,16 @@ def _make(jobs: Sequence[_Job], network: nn.Module, images: Tensor, labels: Tens
             weights, outputs, gradients = stack.enter_context(_flow(network, layers, images))
             spent["flow"] = clock() - begin
         else:
-            batch = images[jobs[0].start : jobs[0].stop]
+            batch = images[jobs[0].start : jobs[0].stop].clone()  # the network may write into it
             weights = [layer.weight.detach() for layer in layers]
             begin = clock()
             if kinds == {"forward"}:
                 with torch.no_grad():  # not inference_mode: hooks want to know whether a tensor was written to
                     outputs = network(batch)
             else:
-                batch = batch.detach().requires_grad_("jacobian" in kinds)
-                outputs = network(batch)
+                if "jacobian" in kinds:
+                    batch.requires_grad_()
+                outputs = network(batch.clone() if batch.requires_grad else batch)
             spent["forward"] = clock() - begin
             if "loss" in kinds:
                 begin = clock()
@@ -281,7 +324,7 @@ def _make(jobs: Sequence[_Job], network: nn.Module, images: Tensor, labels: Tens
         for i, job in enumerate(jobs):
             kind = job.wanted.kind
             base = (
-                spent["flow"]
+                spent["flow"] - sum(own)
                 if kind == "flow"
                 else spent["forward"] - sum(own) + (spent[kind] if kind != "forward" else 0.0)
             )
@@ -314,6 +357,7 @@ def _flow(
     """The network with absolute weights and without batch normalisation: weights, output and gradients, all float64."""
     norms = batch_norms(network)
     with restored(network):
+        network.eval()  # no dropout
         with torch.no_grad():
             network.double()
             for parameter in network.parameters():
@@ -331,4 +375,4 @@ def _flow(
 
 
 def _identity(x: Tensor) -> Tensor:
-    return x
+    return x.clone()  # what follows may write into it

@@ -104,8 +104,8 @@ def count_patterns(network: nn.Module, layers: list[nn.Module], images: Tensor) 
     # Sums of these are exact, as float32 below 2^24.
     powers = 2.0 ** torch.arange(n, dtype=torch.float32 if n <= _TABLE else torch.float64, device=images.device)
 
-    def look(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if inputs[0].dim() != 4:
+    def look(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.dim() != 4:
             return
         active = (output > 0).flatten(1)
         if n <= _TABLE:

@@ -14,8 +14,8 @@ Where this file differs from the reference code:
     * The default starts from the weights that the network has, and its first batch is the one of grad_norm, snip, plain and
       fisher. `@paper` is the published setting: batches of 128, and Kaiming normal weights (fan-in), which the code leaves to
       whoever builds the network.
-    * Each batch has its own gradient, as in the paper. One published version of the code does not clear the gradients
-      between batches, so that its second one is the sum of both.
+    * Each batch has its own gradient, as in the paper. Copies of the code are in circulation that do not clear the
+      gradients between batches, so that the second one is the sum of both.
     * A layer that does not take part in the output is left out. The code fails on it.
     * A network without any gradient has the score 0, as there. With two batches no network has less, since then every
       mean |g| / sd g is at least 1.

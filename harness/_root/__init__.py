@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from .harness.run import Run, RunError, run
     from .harness.scorer import ScoreError
     from .harness.scoring import Scores, score
+    from .harness.stopping import StoppingStudy, compare_stopping
     from .harness.study import Study, StudyError, compare
     from .harness.testing import CheckError, check
     from .optimizers.base import Optimizer, SearchFinished
+    from .predictors.base import Curves, CurvesError, Predictor, StoppingRule
     from .proxies.base import Proxy, ProxyError
 
 _WHERE = {
@@ -33,12 +35,15 @@ _WHERE = {
     "Budget": ".harness.core",
     "CheckError": ".harness.testing",
     "Curve": ".benchmarks.base",
+    "Curves": ".predictors.base",
+    "CurvesError": ".predictors.base",
     "Evaluation": ".benchmarks.base",
     "Evaluations": ".benchmarks.base",
     "Final": ".benchmarks.base",
     "Info": ".benchmarks.base",
     "InvalidArchitecture": ".benchmarks.spaces.base",
     "Optimizer": ".optimizers.base",
+    "Predictor": ".predictors.base",
     "Proposal": ".harness.core",
     "Proxy": ".proxies.base",
     "ProxyError": ".proxies.base",
@@ -48,12 +53,15 @@ _WHERE = {
     "Scores": ".harness.scoring",
     "SearchFinished": ".optimizers.base",
     "SearchSpace": ".benchmarks.spaces.base",
+    "StoppingRule": ".predictors.base",
+    "StoppingStudy": ".harness.stopping",
     "Study": ".harness.study",
     "StudyError": ".harness.study",
     "TableBenchmark": ".benchmarks.table",
     "Trial": ".harness.core",
     "check": ".harness.testing",
     "compare": ".harness.study",
+    "compare_stopping": ".harness.stopping",
     "load": ".harness.registry",
     "run": ".harness.run",
     "score": ".harness.scoring",
@@ -65,12 +73,15 @@ __all__ = [
     "Budget",
     "CheckError",
     "Curve",
+    "Curves",
+    "CurvesError",
     "Evaluation",
     "Evaluations",
     "Final",
     "Info",
     "InvalidArchitecture",
     "Optimizer",
+    "Predictor",
     "Proposal",
     "Proxy",
     "ProxyError",
@@ -80,12 +91,15 @@ __all__ = [
     "Scores",
     "SearchFinished",
     "SearchSpace",
+    "StoppingRule",
+    "StoppingStudy",
     "Study",
     "StudyError",
     "TableBenchmark",
     "Trial",
     "check",
     "compare",
+    "compare_stopping",
     "load",
     "run",
     "score",

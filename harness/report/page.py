@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..core import Budget
 from .curves import AnytimeCurve, anytime_curves
+from .early import EarlyRow
 from .figures import INK, LINES, PALETTE, PAPER, Drawing, draw_all, draw_fronts
 from .latex import latex_table
 from .pareto import SAMPLED, Fronts, find_fronts
-from .summary import UNDEFINED, Measured, Summary, by_optimizer, measure, summarise_measured
+from .summary import UNDEFINED, Estimate, Measured, Summary, by_optimizer, measure, summarise_measured
 
 if TYPE_CHECKING:
     import jinja2
@@ -67,6 +69,7 @@ def write_report(
 ) -> Path:
     """Write `index.html`, `summary.csv`, `curves.csv`, `runs.csv`, `table.tex` and `figures/*.png|svg`.
 
+    With strategies that ran with and without a stopping rule also `early_stopping.csv`, one row per pair, shares as fractions.
     With objectives also `fronts.csv`, the architectures that each run would return, with accuracies as fractions and costs in
     the benchmark's unit, and `hypervolumes.csv`, one row per run.
 
@@ -110,6 +113,14 @@ def write_report(
     _write(folder / "curves.csv", _csv(CURVE_FIELDS, _curve_rows(curves)))
     _write(folder / "runs.csv", _csv(RUN_FIELDS, _run_rows(measured, benchmark)))
     _write(folder / "table.tex", latex_table(summary).encode())
+    if summary.early:
+        fields = [field.name for field in dataclasses.fields(EarlyRow)]
+        kept = [dataclasses.asdict(row) for row in summary.early]
+        header = [n for f in fields for n in ([f, f"{f}_low", f"{f}_high"] if isinstance(kept[0][f], dict) else [f])]
+        rows = [
+            [x for f in fields for x in (row[f].values() if isinstance(row[f], dict) else [row[f]])] for row in kept
+        ]
+        _write(folder / "early_stopping.csv", _csv(header, rows))
     if fronts:
         _write(folder / "fronts.csv", _csv(FRONT_FIELDS, _front_rows(fronts, benchmark)))
         _write(folder / "hypervolumes.csv", _csv(HYPERVOLUME_FIELDS, _hypervolume_rows(fronts)))
@@ -242,6 +253,17 @@ def _page(
             }
             for number, (found, drawing) in enumerate(fronts, start=len(drawings))
         ],
+        early=[
+            [
+                (row.optimizer, ""),
+                (f"{row.repetitions}", ""),
+                _split_interval(_shares(row.stopped)),
+                _split_interval(_shares(row.saved)),
+                _split_interval(row.regret.text()),
+                (f"{row.rule_seconds:.3g}", ""),
+            ]
+            for row in summary.early
+        ],
         specification=json.dumps(specification, indent=2, default=str, ensure_ascii=False),
         environment=[(str(name), _plain(value)) for name, value in environment.items()],
         benchmark=[
@@ -257,6 +279,11 @@ def _page(
             *((str(name), _plain(value)) for name, value in info.details.items() if name != "path"),
         ],
     )
+
+
+def _shares(share: Estimate) -> str:
+    """A share as a percentage with its interval."""
+    return Estimate(100 * share.value, 100 * share.low, 100 * share.high).text(0)
 
 
 def _template(name: str) -> jinja2.Template:

@@ -113,7 +113,7 @@ class ScoreRow:
         tau_of_best: tau-b within the best tenth by accuracy, interval over the architectures in it.
         precision_10: share of the 10 best-scored that are among the 10 best by accuracy; NaN with 10 architectures or fewer.
         precision_tenth: share of the best-scored tenth that is in the best tenth by accuracy; NaN likewise.
-        top_64: share of the 64 best-scored that are among the best 5 % by accuracy; NaN with 64 architectures or fewer.
+        top_64: share of the 64 best-scored that are among the best 5 % by accuracy; NaN where that is fewer than 64.
         regret_1, regret_10: percentage points between the most accurate architecture of the set and the most accurate of the
             1 and of the 10 best-scored; of 10 NaN with fewer architectures.
         unscorable: how many of the n it could not score.
@@ -346,7 +346,9 @@ def summarise(scores: Scores) -> ScoreSummary:
                 tau_of_best=_estimate(metrics.kendall_tau(v[top], accuracy[top]), top_replicates[i]),
                 precision_10=metrics.precision_at(v, accuracy, 10) if n > 10 else math.nan,
                 precision_tenth=metrics.precision_at(v, accuracy, tenth) if n > 10 else math.nan,
-                top_64=metrics.precision_at(v, accuracy, 64, math.ceil(n / 20)) if n > 64 else math.nan,
+                top_64=metrics.precision_at(v, accuracy, 64, math.ceil(n / 20))
+                if math.ceil(n / 20) >= 64
+                else math.nan,
                 regret_1=_regret(v, accuracy, 1),
                 regret_10=_regret(v, accuracy, 10),
                 unscorable=int((v == -np.inf).sum()),

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .. import metrics
 from ..core import STATUSES
+from .early import EarlyRow, early_rows
 
 if TYPE_CHECKING:
     from ...benchmarks.base import Benchmark
@@ -271,11 +272,13 @@ class Summary:
         benchmark: id.
         rows: one per strategy, in the order in which the strategies first appear among the runs.
         best_found: see `Measured.best_found`.
+        early: one per strategy that was run with and without a rule that ends trainings early.
     """
 
     benchmark: str
     rows: tuple[Row, ...]
     best_found: bool = False
+    early: tuple[EarlyRow, ...] = ()
 
     @property
     def split(self) -> Split:
@@ -298,10 +301,15 @@ class Summary:
     def verdicts(self) -> list[str]:
         """For each strategy one plain sentence on whether it can be told apart from random search, see `verdict`.
 
-        Without random search in the study, a single sentence that says so.
+        Without random search in the study, a single sentence that says so. A strategy with a stopping rule is compared with
+        the same strategy without, if that is there.
         """
+        return [*self._against_baseline(), *(row.sentence() for row in self.early)]
+
+    def _against_baseline(self) -> list[str]:
         baseline = next((row for row in self.rows if row.optimizer == BASELINE), None)
-        others = [row for row in self.rows if row is not baseline]
+        paired = {row.optimizer for row in self.early}
+        others = [row for row in self.rows if row is not baseline and row.optimizer not in paired]
         if baseline is None:
             return [f"There is no {BASELINE} in this study, so no strategy is compared with it."]
         if not others:
@@ -474,7 +482,7 @@ def summarise_measured(measured: Sequence[Measured]) -> Summary:
     groups = by_optimizer(measured)
     finals = {label: np.array([m.regret[-1] for m in group]) for label, group in groups.items()}
     rows = tuple(_row(label, group, finals[label], finals.get(BASELINE)) for label, group in groups.items())
-    return Summary(measured[0].run.benchmark, rows, measured[0].best_found)
+    return Summary(measured[0].run.benchmark, rows, measured[0].best_found, early_rows(groups))
 
 
 def _row(label: str, group: Sequence[Measured], regret: Floats, baseline: Floats | None) -> Row:

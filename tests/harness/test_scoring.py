@@ -398,6 +398,10 @@ def test_the_search_pays_for_scores(digits, own_cache):
     with ScoreCache(own_cache) as cache:
         cost = sum(blob_seconds for (blob_seconds,) in _seconds(cache))
     assert second.optimizer_seconds > 0.9 * cost > 0
+    own = nh.run(
+        "zero_cost_warmup(pool=10, proxy='params')", digits, 5
+    ).optimizer_seconds  # next to nothing but overhead
+    assert second.optimizer_seconds < 2 * cost + own + 1
 
 
 def _seconds(cache):
@@ -405,3 +409,121 @@ def _seconds(cache):
 
     for (blob,) in cache._connection.execute("SELECT numbers FROM scores"):
         yield struct.unpack_from("<d", blob)
+
+
+# ------------------------------------------------------------------------------------- what once went wrong, or could
+
+
+def test_gradients_are_on_whatever_the_caller_had_switched_off(digits):
+    with torch.no_grad():
+        inside = nh.score(["grad_norm", "synflow", "grasp", "gradsign", "zico"], digits, n=2, cache=False)
+    outside = nh.score(["grad_norm", "synflow", "grasp", "gradsign", "zico"], digits, n=2, cache=False)
+    for label in inside.proxies:
+        assert inside.values[label].tolist() == outside.values[label].tolist()
+        assert (inside.values[label] != 0).any()
+
+
+def test_a_class_without_source_is_not_met_by_an_older_ones_scores(digits, own_cache):
+    program = "class Mine(Proxy):\n    def score(self, network, images, labels):\n        return {}\n"
+    found = []
+    for value in (1.0, 2.0):
+        names = {"Proxy": Proxy, "__name__": "nowhere"}
+        exec(program.format(value), names)  # as typed into an interactive session
+        found.append(nh.score(names["Mine"], digits, n=1).values["Mine"][0])
+    assert found == [1.0, 2.0]
+
+
+def test_classes_made_by_one_function_are_told_apart(digits, own_cache):
+    def make(value):
+        class Constant(Proxy):
+            n_images = 0
+
+            def score(self, network, images, labels):
+                return value
+
+        return Constant
+
+    assert [nh.score(make(v), digits, n=1).values["Constant"][0] for v in (1.0, 2.0)] == [1.0, 2.0]
+
+
+def test_an_edited_proxy_and_other_images_are_not_met_by_old_scores(digits, tmp_path):
+    keys = set()
+    for i, source in enumerate(("return 1.0", "return 2.0")):
+        (tmp_path / "edited.py").write_text(
+            "from nasharness import Proxy\nclass Edited(Proxy):\n"
+            f"    def score(self, network, images, labels):\n        {source}\n"
+        )
+        rng = np.random.default_rng(i)
+        arrays = {"x_train": rng.integers(0, 255, (70, 12, 12), dtype=np.uint8), "y_train": np.arange(70) % 10}
+        np.savez(tmp_path / f"{i}.npz", **arrays, x_test=arrays["x_train"], y_test=arrays["y_train"])
+        keys.add(Scoring(Recipe(digits)).key(proxy_spec(f"{tmp_path}/edited.py:Edited"), (0,) * 6))
+        keys.add(Scoring(Recipe(digits, images=str(tmp_path / f"{i}.npz"))).key(proxy_spec("snip"), (0,) * 6))
+    assert len(keys) == 4
+
+
+@pytest.mark.parametrize("wrong", ["64", -1, 2.5, True])
+def test_a_proxy_that_wants_no_number_of_images_is_named(digits, wrong):
+    class Wants(Proxy):
+        n_images = wrong
+
+        def score(self, network, images, labels):
+            return 0.0
+
+    with pytest.raises(RegistryError, match="n_images of the proxy Wants"):
+        nh.score(Wants, digits, n=1, cache=False)
+
+
+def test_a_proxy_without_score_is_named(digits):
+    class Forgot(Proxy):
+        pass
+
+    with pytest.raises(RegistryError, match="the proxy Forgot cannot be made: TypeError"):
+        nh.score(Forgot, digits, n=1, cache=False)
+
+
+@pytest.mark.parametrize("answer", [None, "12", True, torch.ones(2)])
+def test_a_score_that_is_no_number_is_an_error(digits, answer):
+    class Says(Proxy):
+        n_images = 0
+
+        def score(self, network, images, labels):
+            return answer
+
+    (message,) = nh.score(Says, digits, n=1, cache=False).errors["Says"].values()
+    assert "a score is" in message
+
+
+def test_numpy_settings_are_settings(digits):
+    one = nh.score("params", digits, n=1, settings={"cells": np.int64(2)}, cache=False)
+    assert one.values["params"] == nh.score("params", digits, n=1, settings={"cells": 2}, cache=False).values["params"]
+
+
+def test_another_benchmark_class_has_its_own_scores(digits):
+    import copy
+
+    class Wider(type(digits)):
+        def network(self, arch, **settings):
+            return super().network(arch, **{**settings, "channels": 32})
+
+    wider = copy.copy(digits)
+    wider.__class__ = Wider
+    spec = proxy_spec("params")
+    assert Scoring(Recipe(digits)).key(spec, (3,) * 6) != Scoring(Recipe(wider)).key(spec, (3,) * 6)
+
+
+def test_numpy_architectures_score_alike(digits):
+    arch = (3, 0, 2, 1, 4, 3)
+    scorer = BenchmarkScorer(digits)
+    assert scorer("naswot", [arch], seed=0) == BenchmarkScorer(digits)("naswot", [tuple(np.array(arch))], seed=0)
+
+
+def test_many_may_open_a_new_file_at_once(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def use(path):
+        with ScoreCache(path) as cache:
+            cache.keep({b"k" * 32: Known((1.0,), 0.0)})
+
+    for i in range(10):
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(use, [tmp_path / f"{i}.sqlite"] * 6))
