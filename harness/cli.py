@@ -354,7 +354,7 @@ def check(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Hold an optimizer or a proxy to the conformance suite, and say what to fix."""
+    """Hold an optimizer, a proxy, a predictor or a stopping rule to the conformance suite, and say what to fix."""
     from .testing import run_checks
 
     results = []

@@ -260,13 +260,14 @@ def _nothing_global(*, importing: bool = False) -> Iterator[None]:
     torch: Any = sys.modules.get("torch")  # not imported for this
 
     def state() -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "NumPy's global generator": repr(np.random.get_state()),  # noqa: NPY002
-            "Python's global generator": random.getstate(),
-            "NumPy's error handling": np.geterr(),
-        }
+        found: dict[str, Any] = {"NumPy's error handling": np.geterr()}
         if not importing:
-            found |= {"the warning filters": list(warnings.filters), "the environment": dict(os.environ)}
+            found |= {
+                "NumPy's global generator": repr(np.random.get_state()),  # noqa: NPY002
+                "Python's global generator": random.getstate(),
+                "the warning filters": list(warnings.filters),
+                "the environment": dict(os.environ),
+            }
         if torch is not None:
             found["torch's global generator"] = torch.get_rng_state().tolist()
             found["torch's number of threads"] = torch.get_num_threads()

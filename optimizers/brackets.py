@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -204,7 +204,7 @@ class BracketSearch(Optimizer):
     """Plays one bracket after the other with uniform samples: all of successive halving and of Hyperband but their plans.
 
     Args:
-        plans: the plan of each bracket, in turn, without end.
+        plans: the plans of the brackets, in turn, over and over.
         resume: a promoted training goes on where it stopped; False starts it anew, at the full price.
     """
 
@@ -212,21 +212,23 @@ class BracketSearch(Optimizer):
         self,
         space: SearchSpace,
         rng: np.random.Generator,
-        plans: Iterator[Sequence[tuple[int, int]]],
+        plans: Sequence[Sequence[tuple[int, int]]],
         *,
         resume: bool = True,
     ) -> None:
         super().__init__(space, rng)
         self.resume = resume
         self._plans = plans
-        self._bracket = Bracket(next(plans))
+        self._played = 0
+        self._bracket = Bracket(plans[0])
         self._new = NewArchitectures(space, rng)
         self._epochs = 0  # of the last proposal
 
     def ask(self) -> Proposal:
         """What the bracket promotes, or a new architecture for its lowest rung."""
         if self._bracket.done:
-            self._bracket = Bracket(next(self._plans))
+            self._played += 1
+            self._bracket = Bracket(self._plans[self._played % len(self._plans)])
         job = self._bracket.next()
         if job is None:
             raise RuntimeError("ask again only after the last proposal was told")

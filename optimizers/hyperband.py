@@ -13,7 +13,6 @@ Where this file differs from the paper:
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -53,4 +52,4 @@ class Hyperband(BracketSearch):
         resume: bool = True,
     ) -> None:
         plans = hyperband_brackets(rungs(fidelities, eta), eta, sizes=sizes)
-        super().__init__(space, rng, itertools.cycle(plans), resume=resume)
+        super().__init__(space, rng, plans, resume=resume)

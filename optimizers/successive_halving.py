@@ -13,7 +13,6 @@ Where this file differs from the paper:
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -52,4 +51,4 @@ class SuccessiveHalving(BracketSearch):
             raise ValueError(f"configurations must be at least 1, not {configurations}")
         epochs = rungs(fidelities, eta)
         plan = halving_plan(configurations or math.ceil(eta ** (len(epochs) - 1)), epochs, eta)
-        super().__init__(space, rng, itertools.repeat(plan), resume=resume)
+        super().__init__(space, rng, [plan], resume=resume)

@@ -186,3 +186,27 @@ def test_the_proxy_commands_run(folder, monkeypatch):
         assert re.search(rf"^ {proxy} ", said, re.MULTILINE)
     search = next(shlex.split(c) for c in COMMANDS if "zero_cost_warmup" in c)
     assert "zero_cost_warmup" in type_in(folder, "-m", *search, "--repetitions", "2", "--budget", "30")
+
+
+def test_the_table_of_predictors_is_complete():
+    """Every registered predictor and rule stands in README, and nothing else."""
+    from nasharness.harness.registry import entry_points
+
+    table = README[README.index("| kind | predictors and rules |") : README.index("Curves of your own are")]
+    assert set(re.findall(r"`(\w+)`", table)) - {"last", "ema"} == set(entry_points("predictors"))
+
+
+@pytest.mark.slow
+def test_the_example_predictor_is_judged(folder):
+    """The predictor in README works by the command beside it."""
+    (folder / "my_predictor.py").write_text(code("# my_predictor.py"))
+    (stop,) = (shlex.split(c) for c in COMMANDS if "my_predictor" in c)
+    assert "Trend" in type_in(folder, "-m", *stop)
+
+
+@pytest.mark.slow
+def test_a_search_with_a_rule_runs(folder):
+    """The command with --stop."""
+    command = next(shlex.split(c) for c in COMMANDS if "--stop" in c)
+    said = type_in(folder, "-m", *command, "--repetitions", "2", "--budget", "60")
+    assert "random_search+nu_svr(warm_up=30) ended" in said

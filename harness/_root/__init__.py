@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .harness.study import Study, StudyError, compare
     from .harness.testing import CheckError, check
     from .optimizers.base import Optimizer, SearchFinished
-    from .predictors.base import Curves, CurvesError, Predictor, StoppingRule
+    from .predictors.base import Curves, CurvesError, Decision, Prediction, Predictor, StoppingRule
     from .proxies.base import Proxy, ProxyError
 
 _WHERE = {
@@ -37,12 +37,14 @@ _WHERE = {
     "Curve": ".benchmarks.base",
     "Curves": ".predictors.base",
     "CurvesError": ".predictors.base",
+    "Decision": ".predictors.base",
     "Evaluation": ".benchmarks.base",
     "Evaluations": ".benchmarks.base",
     "Final": ".benchmarks.base",
     "Info": ".benchmarks.base",
     "InvalidArchitecture": ".benchmarks.spaces.base",
     "Optimizer": ".optimizers.base",
+    "Prediction": ".predictors.base",
     "Predictor": ".predictors.base",
     "Proposal": ".harness.core",
     "Proxy": ".proxies.base",
@@ -75,12 +77,14 @@ __all__ = [
     "Curve",
     "Curves",
     "CurvesError",
+    "Decision",
     "Evaluation",
     "Evaluations",
     "Final",
     "Info",
     "InvalidArchitecture",
     "Optimizer",
+    "Prediction",
     "Predictor",
     "Proposal",
     "Proxy",

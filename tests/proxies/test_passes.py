@@ -11,7 +11,7 @@ from nasharness.proxies.base import Proxy
 from nasharness.proxies.naswot import log_determinant
 from nasharness.proxies.passes import Pass, PassProxy, measure_together
 
-NAMES = [name for name in entry_points("proxies")]
+NAMES = list(entry_points("proxies"))
 
 
 class Net(nn.Module):
