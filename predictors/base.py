@@ -211,6 +211,8 @@ class Predictor(ABC):
         uses: which fields of `Curves` it looks at, of "accuracy", "train_loss" and "arch"; and "meta" where curves of other
             datasets can take the place of the task's.
         delta: the probability of being better at or below which a rule made of it stops, unless told otherwise.
+        growth: a rule made of it fits it again when there are so many times more complete trainings; larger where fitting takes
+            long.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -218,6 +220,7 @@ class Predictor(ABC):
     min_epochs: ClassVar[int] = 1
     uses: ClassVar[frozenset[str]] = frozenset({"accuracy"})
     delta: ClassVar[float] = 0.05
+    growth: ClassVar[float] = 1.5
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -361,7 +364,7 @@ def must_go_on(observed: Curves, best: Curves | None) -> Decision | None:
 class PredictorRule(StoppingRule):
     """Stops a training whose probability of beating the incumbent is at most `delta`, as a predictor sees it.
 
-    The predictor is fitted on the trainings that were completed, again whenever their number has grown by half.
+    The predictor is fitted on the trainings that were completed, and again whenever their number has grown by its `growth`.
 
     Args:
         rng: handed to the predictor, too.
@@ -416,7 +419,7 @@ class PredictorRule(StoppingRule):
 
     def _refit(self, max_epochs: int) -> None:
         n = len(self._complete)
-        if self._fitted_with >= 0 and n < max(self._fitted_with + 1, math.ceil(1.5 * self._fitted_with)):
+        if self._fitted_with >= 0 and n < max(self._fitted_with + 1, math.ceil(self.predictor.growth * self._fitted_with)):
             return
         self.predictor.fit(join(self._complete), self.checks(max_epochs), self.meta)
         self._fitted_with = n

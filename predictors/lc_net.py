@@ -178,6 +178,7 @@ class LCNet(Predictor):
         ValueError: a hyper-parameter outside its range, or fewer than two weights would be kept.
     """
 
+    growth = 4.0
     needs_curves: ClassVar[int] = 10
     uses: ClassVar[frozenset[str]] = frozenset({"accuracy", "arch"})
 

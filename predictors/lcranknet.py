@@ -79,6 +79,7 @@ class LCRankNet(Predictor):
         ValueError: a hyper-parameter is out of its range.
     """
 
+    growth = 4.0
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "quick": {"filters": 8, "embedding": 4, "hidden": 8, "units": 16, "steps": 150, "pairs": 64}
     }

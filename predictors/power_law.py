@@ -79,6 +79,7 @@ class PowerLaw(Predictor):
         ValueError: a hyper-parameter is out of its range.
     """
 
+    growth = 4.0
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"quick": {"members": 2, "units": 32, "steps": 200}}
     needs_curves: ClassVar[int] = 10
     uses: ClassVar[frozenset[str]] = frozenset({"accuracy", "arch"})

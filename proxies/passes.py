@@ -167,7 +167,8 @@ def measure_together(
     jobs: list[_Job] = []
 
     def failed(place: int, error: Exception) -> None:
-        if isinstance(error, torch.linalg.LinAlgError):  # of a matrix that is not finite: it stays unscorable
+        # Of a matrix that is not finite: the network stays unscorable.
+        if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
             return
         if not catch:
             raise error
@@ -296,7 +297,7 @@ def _make(jobs: Sequence[_Job], network: nn.Module, images: Tensor, labels: Tens
                 stack.callback(module.register_forward_hook(timed(hook, i)).remove)
         if "flow" in kinds:
             begin = clock()
-            weights, outputs, gradients = stack.enter_context(_flow(network, layers, images))
+            weights, outputs, gradients = _flow(network, layers, images)
             spent["flow"] = clock() - begin
         else:
             batch = images[jobs[0].start : jobs[0].stop].clone()  # the network may write into it
@@ -350,28 +351,32 @@ def _gradients(output: Tensor, of: Sequence[Tensor], *, retain: bool = False) ->
     return [torch.zeros_like(t) if g is None else g for t, g in zip(of, found, strict=True)]
 
 
-@contextmanager
 def _flow(
     network: nn.Module, layers: Sequence[nn.Conv2d | nn.Linear], images: Tensor
-) -> Iterator[tuple[list[Tensor], Tensor, list[Tensor]]]:
-    """The network with absolute weights and without batch normalisation: weights, output and gradients, all float64."""
+) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    """Absolute weights of these layers, the output without batch normalisation, and the weights' gradients, all float64."""
+    wanted = {id(layer.weight) for layer in layers}
+    absolute = {
+        name: p.detach().double().abs_().requires_grad_(id(p) in wanted) for name, p in network.named_parameters()
+    }
+    buffers = {name: b.double() if b.is_floating_point() else b for name, b in network.named_buffers()}
+    place = {id(p): name for name, p in network.named_parameters()}
+    weights = [absolute[place[id(layer.weight)]] for layer in layers]
+    modes = [(m, m.training) for m in network.modules()]
     norms = batch_norms(network)
-    with restored(network):
-        network.eval()  # no dropout
-        with torch.no_grad():
-            network.double()
-            for parameter in network.parameters():
-                parameter.abs_()
+    network.eval()  # no dropout
+    for norm in norms:
+        norm.forward = _identity  # shadows the class's method until it is deleted below
+    try:
+        ones = torch.ones(1, *images.shape[1:], dtype=torch.float64, device=images.device)
+        outputs = torch.func.functional_call(network, {**absolute, **buffers}, (ones,))
+        found = _gradients(outputs.sum(), weights)
+    finally:
         for norm in norms:
-            norm.forward = _identity  # shadows the class's method until it is deleted below
-        try:
-            outputs = network(torch.ones(1, *images.shape[1:], dtype=torch.float64, device=images.device))
-            found = _gradients(outputs.sum(), [layer.weight for layer in layers])
-        finally:
-            for norm in norms:
-                del norm.forward
-        weights = [layer.weight.detach().clone() for layer in layers]
-    yield weights, outputs, found
+            del norm.forward
+        for m, training in modes:
+            m.training = training
+    return [w.detach() for w in weights], outputs, found
 
 
 def _identity(x: Tensor) -> Tensor:

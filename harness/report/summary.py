@@ -312,6 +312,8 @@ class Summary:
         others = [row for row in self.rows if row is not baseline and row.optimizer not in paired]
         if baseline is None:
             return [f"There is no {BASELINE} in this study, so no strategy is compared with it."]
+        if not others and self.early:
+            return []
         if not others:
             return [f"There is only {BASELINE} in this study, so there is nothing to compare with it."]
         return [verdict(row, baseline) for row in others]

@@ -83,8 +83,8 @@ def test_a_rule_that_never_stops_changes_nothing(tiny_benchmark):
 
 
 def test_multi_fidelity_strategies_keep_their_epochs(tiny_benchmark):
-    run = nh.run(stopped(EndsAt, "successive_halving(min_epochs=1, eta=2)"), tiny_benchmark, 30)
-    plain = nh.run("successive_halving(min_epochs=1, eta=2)", tiny_benchmark, 30)
+    run = nh.run(stopped(EndsAt, "successive_halving(fidelities=[1, 2, 4], eta=2)"), tiny_benchmark, 30)
+    plain = nh.run("successive_halving(fidelities=[1, 2, 4], eta=2)", tiny_benchmark, 30)
     assert run.trials.epochs.max() <= 4
     assert (run.trials.epochs[:4] <= plain.trials.epochs[:4]).all()
 
