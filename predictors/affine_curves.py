@@ -56,6 +56,7 @@ class AffineCurves(Predictor):
         ValueError: a negative `tie` or `tie_decay`, or `keep` below 2.
     """
 
+    delta: ClassVar[float] = 0.05  # as published
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"recency": {"recency": True}}
     needs_curves: ClassVar[int] = 4
 

@@ -219,7 +219,7 @@ class Predictor(ABC):
     needs_curves: ClassVar[int] = 0
     min_epochs: ClassVar[int] = 1
     uses: ClassVar[frozenset[str]] = frozenset({"accuracy"})
-    delta: ClassVar[float] = 0.05
+    delta: ClassVar[float] = 0.01  # of 200 random trainings the next one improves on the best with a probability of some 3 %
     growth: ClassVar[float] = 1.5
 
     def __init__(self, rng: np.random.Generator) -> None:

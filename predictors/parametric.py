@@ -233,6 +233,7 @@ class Parametric(Predictor):
         ImportError: `sampler="emcee"` without the package emcee.
     """
 
+    delta: ClassVar[float] = 0.05  # as published
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "eleven": {"families": ELEVEN},
         "paper": {"families": ELEVEN, "sampler": "emcee", "walkers": 100, "steps": 2500, "burn_in": 500},

@@ -44,6 +44,7 @@ FEW_IN_BIN = 50
 
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan)
 _DASH = "\N{EN DASH}"
+_LITTLE = 0.0001  # of hypervolume: what a rule adds is never negative, so that its interval hardly ever contains 0
 _HOURS = 36_000.0  # from a search of ten hours on, hours are written
 
 Comparison: TypeAlias = Literal["better", "level", "worse"]
@@ -80,7 +81,8 @@ class RuleRow:
         hypervolume: 1 - regret / 100 of the best setting within a limit on GPU time, averaged over all limits from 0 to that of
             no early termination; None for no early termination.
         from_i_epoch: the hypervolume less that of i_epoch; None for i_epoch and without it.
-        added: hypervolume of the settings of i_epoch and this rule together less that of i_epoch alone; None likewise.
+        added: hypervolume of the settings of i_epoch and this rule together less that of i_epoch alone, never negative; None
+            likewise.
     """
 
     rule: str
@@ -792,8 +794,11 @@ def _of_rule(row: RuleRow, summary: StoppingSummary) -> str:
         return f"{row.rule} has no search with a known regret."
     text = (
         f"{row.rule}: regret {row.regret.text(2)} points at {_fixed(100 * row.share.value, 1)} % of the GPU time, speed-up"
-        f" {row.speed_up.text(1)}."
+        f" {row.speed_up.text(1)}"
     )
+    if row.training_seconds > 0:
+        text += f", {_fixed(row.speed_up_paid, 1)} for a single search that pays for the training curves"
+    text += "."
     if row.from_none is not None:
         place = compared(row.from_none)
         if row.regret_max == 0:
@@ -900,11 +905,13 @@ def _yardstick(summary: StoppingSummary) -> list[str]:
     found = [row for row in summary.rows if row.added is not None and row.added.has_interval]
     if base is None or not found:
         return []
-    adding = [row for row in found if row.added is not None and row.added.low > 0]
     text = f"Over all settings, to the hypervolume of {base} "
+    adding = sorted(
+        (row for row in found if row.added is not None and row.added.low >= _LITTLE),
+        key=lambda row: -(row.added.value if row.added else 0.0),
+    )
     if not adding:
-        return [text + "no other rule adds anything that is told apart from 0."]
-    adding.sort(key=lambda row: -(row.added.value if row.added else 0.0))
+        return [text + f"no other rule surely adds {_LITTLE}."]
     parts = [f"{row.rule} {row.added.text(4)}" for row in adding if row.added is not None]
-    rest = "" if len(adding) == len(found) else "; the others add nothing that is told apart from 0"
+    rest = "" if len(adding) == len(found) else f"; of no other rule it is sure that it adds {_LITTLE}"
     return [f"{text}{'these add' if len(adding) > 1 else 'one adds'}: {_listed(parts)}{rest}."]

@@ -92,7 +92,7 @@ def _trade_off(summary: StoppingSummary, points: Sequence[RuleRow]) -> Drawing:
         swept = _known(summary, label)
         if len(swept) > 1 and label in looks:
             xs, ys = zip(*swept, strict=True)
-            axes.plot(xs, ys, color=looks[label][0], linestyle=looks[label][1], linewidth=0.9, alpha=0.5, zorder=1)
+            axes.plot(xs, ys, color=looks[label][0], linewidth=0.9, alpha=0.5, zorder=1)
             far[0].extend(xs)
             far[1].extend(ys)
     for row, share, regret in zip(points, x, y, strict=True):
@@ -108,9 +108,9 @@ def _trade_off(summary: StoppingSummary, points: Sequence[RuleRow]) -> Drawing:
             np.array(y)[front],
             where="post",
             color=INK,
-            linewidth=1.0,
+            linewidth=1.3,
             linestyle=_DOTTED,
-            alpha=0.7,
+            alpha=0.85,
             zorder=1,
         )
     _share_axis(axes, *far)
@@ -137,7 +137,8 @@ def _share_axis(axes: Axes, x: Sequence[float], y: Sequence[float], *, small: bo
     left, right, top = min(x), max(x), max(y)
     axes.set_xscale("log")
     axes.set_xlim(left / 1.25, right * 1.25)
-    subs = (1.0,) if right / left > 300 or (small and right / left > 5) else (1.0, 2.0, 5.0)
+    wide = right / left > (8 if small else 300)
+    subs = (1.0, 3.0) if wide else (1.0, 2.0, 5.0)
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=30))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
