@@ -127,6 +127,7 @@ def _trade_off(summary: StoppingSummary, points: Sequence[RuleRow]) -> Drawing:
         caption += " Upright lines: 95 % bootstrap intervals of the regret over searches."
     if any(len(_known(summary, label)) > 1 for label in summary.sweeps):
         caption += " Thin lines: the same rules under other settings."
+    caption += _broken(axes)
     return _saved(figure, "trade_off", caption)
 
 
@@ -142,15 +143,21 @@ def _share_axis(axes: Axes, x: Sequence[float], y: Sequence[float], *, small: bo
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=30))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    if top > 2:
-        axes.set_yscale("symlog", linthresh=0.5, linscale=0.8)
-        axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=0.5, subs=[1.0, 2.0, 5.0]))
+    if top > 0.5:
+        axes.set_yscale("symlog", linthresh=0.1, linscale=0.7)
+        axes.yaxis.set_major_locator(
+            SymmetricalLogLocator(base=10, linthresh=0.1, subs=[1.0] if small and top > 5 else [1.0, 2.0, 5.0])
+        )
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(-0.06, top * 1.3)
+        axes.set_ylim(-0.015, top * 1.3)
     else:
         height = top or 1.0
         axes.set_ylim(-0.05 * height, 1.08 * height)
+
+
+def _broken(axes: Axes) -> str:
+    return "" if axes.get_yscale() == "linear" else " The axis of regret is logarithmic above 0.1 and linear below."
 
 
 def _sweeps(summary: StoppingSummary) -> Drawing:
@@ -189,6 +196,7 @@ def _sweeps(summary: StoppingSummary) -> Drawing:
         caption += (
             f" Dotted: {base}, which trains everything for a few epochs and the best in full, under its settings."
         )
+    caption += _broken(axes[0])
     return _saved(figure, "sweeps", caption)
 
 
