@@ -219,7 +219,9 @@ class Predictor(ABC):
     needs_curves: ClassVar[int] = 0
     min_epochs: ClassVar[int] = 1
     uses: ClassVar[frozenset[str]] = frozenset({"accuracy"})
-    delta: ClassVar[float] = 0.01  # of 200 random trainings the next one improves on the best with a probability of some 3 %
+    delta: ClassVar[float] = (
+        0.01  # of 200 random trainings the next one improves on the best with a probability of some 3 %
+    )
     growth: ClassVar[float] = 1.5
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -419,7 +421,9 @@ class PredictorRule(StoppingRule):
 
     def _refit(self, max_epochs: int) -> None:
         n = len(self._complete)
-        if self._fitted_with >= 0 and n < max(self._fitted_with + 1, math.ceil(self.predictor.growth * self._fitted_with)):
+        if self._fitted_with >= 0 and n < max(
+            self._fitted_with + 1, math.ceil(self.predictor.growth * self._fitted_with)
+        ):
             return
         self.predictor.fit(join(self._complete), self.checks(max_epochs), self.meta)
         self._fitted_with = n

@@ -32,6 +32,9 @@ import reference
 PROXIES = {"naswot": 128, "grad_norm": 64, "snip": 64, "plain": 64, "zen": 64, "synflow": 1}  # images for the reference
 
 
+GRADIENTS = ("grad_norm", "snip", "plain")
+
+
 def sample(n: int) -> list[tuple[int, ...]]:
     """The first n of an endless list of random architectures."""
     rng, space = np.random.default_rng(0), NASBench201Space()
@@ -52,7 +55,14 @@ def score(number: int, arch: tuple[int, ...]) -> dict:
     wanted = {
         name: getattr(reference, name)(network, images[:n], labels[:n], torch.Generator().manual_seed(number))
         for name, n in PROXIES.items()
+        if name not in GRADIENTS
     }
+    net = reference.double(network)  # the references of these three make the same pass each
+    gradients = reference.loss_gradients(net, images[:64], labels[:64])
+    pairs = [(g, m.weight.detach()) for g, m in zip(gradients, reference.weighted(net), strict=True)]
+    wanted["grad_norm"] = sum(float((g**2).sum().sqrt()) for g, _ in pairs)
+    wanted["snip"] = sum(float((g * w).abs().sum()) for g, w in pairs)
+    wanted["plain"] = sum(float((g * w).sum()) for g, w in pairs)
     return {
         "number": number,
         "arch": NASBench201Space().to_string(arch),
