@@ -326,7 +326,7 @@ def choose(space: SearchSpace, *, n: int | None, among: Among, seed: int) -> tup
         "live": "architectures without a dead operation",
     }[among]
     rng = np.random.default_rng(np.random.SeedSequence((seed, 0xA2C4)))
-    size = _size(space)
+    size = space.known_size
     if size is not None and (n is None or math.prod(space.cardinalities) <= _LISTED or size <= _LISTED):
         if size > _LISTED:
             raise ScoreError(f"{space.name} has {size:,} architectures: say how many to draw")
@@ -350,13 +350,6 @@ def choose(space: SearchSpace, *, n: int | None, among: Among, seed: int) -> tup
     return np.array(
         list(drawn), dtype=np.int16
     ), f"a random sample of {len(drawn):,} {name} of {space.name}, seed {seed}"
-
-
-def _size(space: SearchSpace) -> int | None:
-    try:
-        return space.size
-    except NotImplementedError:
-        return None
 
 
 def _belongs(space: SearchSpace, arch: Architecture, among: Among) -> bool:

@@ -49,7 +49,7 @@ from ..predictors.base import Curves, CurvesError, Prediction, Predictor, Predic
 from .curves import curves_of, groups, load_curves
 from .registry import RegistryError, StoppingSpec, entry_points, load, stopping_spec
 from .run import RunError
-from .scoring import _size, choose
+from .scoring import choose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -264,7 +264,7 @@ def _name_and_curves(given: Given, seed: int) -> tuple[str, Curves, str, dict[st
         more["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     else:
         benchmark = load(given) if isinstance(given, str) else given
-        size = _size(benchmark.space)
+        size = benchmark.space.known_size
         archs, _ = choose(benchmark.space, n=None if size and size <= _MOST else _MOST, among="all", seed=seed)
         name, curves, of = benchmark.id, _first_runs(benchmark, archs), f"of {benchmark.id}, one training seed"
         more |= {"sha256": benchmark.info.sha256, "noise": _noise(benchmark, archs), "caution": benchmark.info.caution}

@@ -94,6 +94,14 @@ class SearchSpace(ABC):
             raise NotImplementedError(f"{type(self).__name__} has too many choice vectors to count; give it a size")
         return sum(1 for _ in self)
 
+    @property
+    def known_size(self) -> int | None:
+        """`size`, or None where it is not known."""
+        try:
+            return self.size
+        except NotImplementedError:
+            return None
+
     def __iter__(self) -> Iterator[Architecture]:
         """All valid architectures in lexicographic order, so `rank` counts along it where nothing is invalid."""
         return (arch for arch in itertools.product(*map(range, self.cardinalities)) if self.is_valid(arch))

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import math
-import os
-import platform
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import Budget
 from .curves import AnytimeCurve, anytime_curves
 from .early import EarlyRow
-from .figures import INK, LINES, PALETTE, PAPER, Drawing, draw_all, draw_fronts
+from .figures import Drawing, draw_all, draw_fronts
 from .latex import latex_table
 from .pareto import SAMPLED, Fronts, find_fronts
 from .summary import UNDEFINED, Estimate, Measured, Summary, by_optimizer, measure, summarise_measured
+from .writing import csv_bytes, inline_svg, plain, size_in_words, split_interval, template, this_process, write
 
 if TYPE_CHECKING:
-    import jinja2
-
     from ...benchmarks.base import Benchmark
     from ..run import Run
 
@@ -104,15 +97,15 @@ def write_report(
         list(zip(fronts, front_drawings, strict=True)),
         benchmark,
         specification,
-        _here() if environment is None else environment,
+        this_process() if environment is None else environment,
     )
     folder = Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     records = summary.records()
-    _write(folder / "summary.csv", _csv(list(records[0]), (record.values() for record in records)))
-    _write(folder / "curves.csv", _csv(CURVE_FIELDS, _curve_rows(curves)))
-    _write(folder / "runs.csv", _csv(RUN_FIELDS, _run_rows(measured, benchmark)))
-    _write(folder / "table.tex", latex_table(summary).encode())
+    write(folder / "summary.csv", csv_bytes(list(records[0]), (record.values() for record in records)))
+    write(folder / "curves.csv", csv_bytes(CURVE_FIELDS, _curve_rows(curves)))
+    write(folder / "runs.csv", csv_bytes(RUN_FIELDS, _run_rows(measured, benchmark)))
+    write(folder / "table.tex", latex_table(summary).encode())
     if summary.early:
         fields = [field.name for field in dataclasses.fields(EarlyRow)]
         kept = [dataclasses.asdict(row) for row in summary.early]
@@ -120,36 +113,15 @@ def write_report(
         rows = [
             [x for f in fields for x in (row[f].values() if isinstance(row[f], dict) else [row[f]])] for row in kept
         ]
-        _write(folder / "early_stopping.csv", _csv(header, rows))
+        write(folder / "early_stopping.csv", csv_bytes(header, rows))
     if fronts:
-        _write(folder / "fronts.csv", _csv(FRONT_FIELDS, _front_rows(fronts, benchmark)))
-        _write(folder / "hypervolumes.csv", _csv(HYPERVOLUME_FIELDS, _hypervolume_rows(fronts)))
+        write(folder / "fronts.csv", csv_bytes(FRONT_FIELDS, _front_rows(fronts, benchmark)))
+        write(folder / "hypervolumes.csv", csv_bytes(HYPERVOLUME_FIELDS, _hypervolume_rows(fronts)))
     for drawing in (*drawings, *front_drawings):
-        _write(folder / "figures" / f"{drawing.name}.png", drawing.png)
-        _write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
-    _write(folder / "index.html", page.encode())
+        write(folder / "figures" / f"{drawing.name}.png", drawing.png)
+        write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
+    write(folder / "index.html", page.encode())
     return folder / "index.html"
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _csv(fields: Sequence[str], rows: Iterable[Iterable[object]]) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(fields)
-    writer.writerows([_cell(value) for value in row] for row in rows)
-    return buffer.getvalue().encode()
-
-
-def _cell(value: object) -> object:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
 
 
 def _curve_rows(curves: Sequence[AnytimeCurve]) -> Iterable[Iterable[object]]:
@@ -203,17 +175,6 @@ def _whose(found: Fronts, run: Run) -> tuple[str, str, int, int]:
     return found.objective, run.optimizer, run.seed, run.repetition
 
 
-def _here() -> dict[str, str]:
-    """Versions and host of this process."""
-    versions = {"Python": platform.python_version()}
-    for name in ("nasharness", "numpy", "matplotlib"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # run from a source folder that was never installed
-            versions[name] = "not installed as a package"
-    return {**versions, "platform": platform.platform(), "host": platform.node()}
-
-
 def _page(
     measured: Sequence[Measured],
     summary: Summary,
@@ -227,17 +188,17 @@ def _page(
 
     info = benchmark.info
     labels = [row.optimizer for row in summary.rows]
-    return _template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=f"{labels[0] if len(labels) == 1 else f'{len(labels)} search strategies'} on {summary.benchmark}",
         lead=_lead(measured, summary, benchmark, specification),
         verdicts=summary.verdicts(),
         notes=_notes(summary),
         caution=info.caution,
         columns=summary.columns,
-        rows=[[_split_interval(cell) for cell in row] for row in summary.rows_for_display()[1]],
+        rows=[[split_interval(cell) for cell in row] for row in summary.rows_for_display()[1]],
         figures=[
             {
-                "svg": markupsafe.Markup(_inline_svg(drawing, number)),  # noqa: S704  (text in it is drawn as paths)
+                "svg": markupsafe.Markup(inline_svg(drawing, number)),  # noqa: S704  (text in it is drawn as paths)
                 "caption": drawing.caption,
             }
             for number, drawing in enumerate(drawings)
@@ -247,7 +208,7 @@ def _page(
                 "objective": found.objective,
                 "meaning": _hypervolume_in_words(found, benchmark),
                 "rows": _hypervolume_table(found),
-                "svg": markupsafe.Markup(_inline_svg(drawing, number)),  # noqa: S704  (ditto)
+                "svg": markupsafe.Markup(inline_svg(drawing, number)),  # noqa: S704  (ditto)
                 "caption": drawing.caption,
                 "number": number + 1,
             }
@@ -257,18 +218,18 @@ def _page(
             [
                 (row.optimizer, ""),
                 (f"{row.repetitions}", ""),
-                _split_interval(_shares(row.stopped)),
-                _split_interval(_shares(row.saved)),
-                _split_interval(row.regret.text()),
+                split_interval(_shares(row.stopped)),
+                split_interval(_shares(row.saved)),
+                split_interval(row.regret.text()),
                 (f"{row.rule_seconds:.3g}", ""),
             ]
             for row in summary.early
         ],
         specification=json.dumps(specification, indent=2, default=str, ensure_ascii=False),
-        environment=[(str(name), _plain(value)) for name, value in environment.items()],
+        environment=[(str(name), plain(value)) for name, value in environment.items()],
         benchmark=[
             ("id", info.id),
-            ("architectures", f"{benchmark.space.size:,} ({benchmark.space.name})"),
+            ("architectures", f"{size_in_words(benchmark)} ({benchmark.space.name})"),
             ("full schedule", f"{benchmark.max_epochs} epochs"),
             ("best test accuracy", _percent(benchmark.optimum.test_accuracy, summary)),
             ("best validation accuracy", _percent(benchmark.optimum.val_accuracy, summary)),
@@ -276,7 +237,7 @@ def _page(
             ("licence", info.licence),
             ("sha256", info.sha256),
             ("version history", info.version_history),
-            *((str(name), _plain(value)) for name, value in info.details.items() if name != "path"),
+            *((str(name), plain(value)) for name, value in info.details.items() if name != "path"),
         ],
     )
 
@@ -284,22 +245,6 @@ def _page(
 def _shares(share: Estimate) -> str:
     """A share as a percentage with its interval."""
     return Estimate(100 * share.value, 100 * share.low, 100 * share.high).text(0)
-
-
-def _template(name: str) -> jinja2.Template:
-    """A template of this folder, with what all of them use."""
-    import jinja2
-
-    folder = resources.files(__package__)
-    engine = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda wanted: folder.joinpath(wanted).read_text(encoding="utf-8")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters["breakable"] = _breakable
-    return engine.get_template(name)
 
 
 def _hypervolume_in_words(found: Fronts, benchmark: Benchmark) -> str:
@@ -330,7 +275,7 @@ def _hypervolume_table(found: Fronts) -> list[list[tuple[str, str]]]:
     if len(found.best_cost):
         whole = f"{found.best_hypervolume:.4f}" if found.best_hypervolume == found.best_hypervolume else UNDEFINED
         rows.append(["all architectures", none, whole, none, str(len(found.best_cost))])
-    return [[_split_interval(cell) for cell in row] for row in rows]
+    return [[split_interval(cell) for cell in row] for row in rows]
 
 
 def _percent(best: float, summary: Summary) -> str:
@@ -351,7 +296,7 @@ def _lead(
     verb = "was run" if len(labels) == 1 else "were each run"
     return (
         f"{names} {verb} {counts} {'time' if counts == '1' else 'times'} on {summary.benchmark}"
-        f" ({benchmark.space.size:,} architectures), {f'each run with a budget of {budget}, ' if budget else ''}"
+        f" ({size_in_words(benchmark)} architectures), {f'each run with a budget of {budget}, ' if budget else ''}"
         f"study {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}. "
         "A search sees only validation accuracy. Regret is how far the architecture that it would return lies below"
         f" {'the best that any of these runs ended with' if summary.best_found else 'the best of the benchmark'}, in"
@@ -382,45 +327,3 @@ def _notes(summary: Summary) -> list[str]:
         for row in summary.rows
         if row.finished_early
     ]
-
-
-def _breakable(text: str) -> str:
-    """Let a browser break a long label after an underscore, comma or bracket, and nowhere else."""
-    import markupsafe
-
-    return markupsafe.Markup(re.sub(r"([_,(])", r"\1<wbr>", str(markupsafe.escape(text))))  # noqa: S704  (escaped)
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-
-
-def _split_interval(cell: str) -> tuple[str, str]:
-    """`1.23 [1.10, 1.37]` in two, so that the page can put the interval on a line of its own."""
-    match = re.fullmatch(r"(-?[\d.,]+) (\[.*)", cell)
-    return (match[1], match[2]) if match else (cell, "")
-
-
-_SVG_CHANGES = (
-    (r"^.*?(?=<svg)", ""),  # XML declaration and doctype
-    (r"<metadata>.*?</metadata>", ""),
-    (r'\sxmlns(:\w+)?="[^"]*"', ""),  # HTML knows SVG without
-    (r"xlink:href", "href"),
-    (r'(<svg\b[^>]*?)\swidth="[^"]*"', r"\1"),  # the page sizes it
-    (r'(<svg\b[^>]*?)\sheight="[^"]*"', r"\1"),
-    (re.escape(INK), "var(--ink)"),
-    (re.escape(LINES), "var(--line)"),
-    (re.escape(PAPER), "var(--paper)"),
-    (re.escape(PALETTE[0].lower()), "var(--blue)"),  # too dark on a dark page
-)
-
-
-def _inline_svg(drawing: Drawing, number: int) -> str:
-    """A figure for the page: no namespaces or comments, the page's colours, ids that no other figure has."""
-    svg = drawing.svg.decode()
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)  # matplotlib writes every text into one, unescaped labels too
-    for pattern, replacement in _SVG_CHANGES:
-        svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{number}-", svg)
-    label = f"Figure {number + 1}: {drawing.name.replace('_', ' ')}"
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1).strip()

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from .latex import _cell, _label, escape
-from .page import _csv, _here, _inline_svg, _plain, _split_interval, _template, _write
 from .score_figures import draw_scores
 from .scores import (
     CHANCE,
@@ -28,6 +27,7 @@ from .scores import (
     base_name,
     summarise,
 )
+from .writing import csv_bytes, inline_svg, plain, size_in_words, split_interval, template, this_process, write
 
 _MESSAGES = 3  # of one proxy that the page shows
 
@@ -55,19 +55,19 @@ def write_score_report(scores: Scores, folder: Path | str, *, environment: Mappi
     """
     summary = summarise(scores)
     drawings = draw_scores(scores, summary)
-    page = _page(scores, summary, drawings, _here() if environment is None else environment)
+    page = _page(scores, summary, drawings, this_process() if environment is None else environment)
     folder = Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     records = summary.records()
-    _write(folder / "summary.csv", _csv(list(records[0]) if records else ["proxy"], (r.values() for r in records)))
-    _write(folder / "scores.csv", _csv(*_score_rows(scores, summary)))
+    write(folder / "summary.csv", csv_bytes(list(records[0]) if records else ["proxy"], (r.values() for r in records)))
+    write(folder / "scores.csv", csv_bytes(*_score_rows(scores, summary)))
     matrix = zip(summary.labels, summary.correlations.tolist(), strict=True)
-    _write(folder / "correlations.csv", _csv(("proxy", *summary.labels), ((label, *row) for label, row in matrix)))
-    _write(folder / "table.tex", score_table(summary).encode())
+    write(folder / "correlations.csv", csv_bytes(("proxy", *summary.labels), ((label, *row) for label, row in matrix)))
+    write(folder / "table.tex", score_table(summary).encode())
     for drawing in drawings:
-        _write(folder / "figures" / f"{drawing.name}.png", drawing.png)
-        _write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
-    _write(folder / "index.html", page.encode())
+        write(folder / "figures" / f"{drawing.name}.png", drawing.png)
+        write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
+    write(folder / "index.html", page.encode())
     return folder / "index.html"
 
 
@@ -117,9 +117,9 @@ def _page(scores: Scores, summary: ScoreSummary, drawings: list[Any], environmen
     import markupsafe
 
     benchmark, info = scores.benchmark, scores.benchmark.info
-    rows = [[_split_interval(cell) for cell in row] for row in summary.rows_for_display()[1]]
+    rows = [[split_interval(cell) for cell in row] for row in summary.rows_for_display()[1]]
     first = len(summary.proxies)
-    return _template("scores.html.j2").render(
+    return template("scores.html.j2").render(
         title=f"{_count(scores)} on {summary.benchmark}",
         lead=_lead(scores, summary),
         verdicts=summary.verdicts(),
@@ -131,7 +131,7 @@ def _page(scores: Scores, summary: ScoreSummary, drawings: list[Any], environmen
         notes=_notes(scores, summary),
         figures=[
             {
-                "svg": markupsafe.Markup(_inline_svg(drawing, number)),  # noqa: S704  (text in it is drawn as paths)
+                "svg": markupsafe.Markup(inline_svg(drawing, number)),  # noqa: S704  (text in it is drawn as paths)
                 "caption": drawing.caption,
             }
             for number, drawing in enumerate(drawings)
@@ -139,17 +139,17 @@ def _page(scores: Scores, summary: ScoreSummary, drawings: list[Any], environmen
         combinations=[(label, _in_words(label, c, summary)) for label, c in summary.combinations.items()],
         errors=_errors(scores),
         specification=json.dumps(scores.specification, indent=2, default=str, ensure_ascii=False),
-        environment=[(str(name), _plain(value)) for name, value in environment.items()],
+        environment=[(str(name), plain(value)) for name, value in environment.items()],
         benchmark=[
             ("id", info.id),
-            ("architectures", f"{benchmark.space.size:,} ({benchmark.space.name})"),
+            ("architectures", f"{size_in_words(benchmark)} ({benchmark.space.name})"),
             ("judged", f"{summary.population}"),
             *([] if summary.n == 0 else [("best of these", f"{summary.best_accuracy:.2f} % {summary.split} accuracy")]),
             ("source", info.source),
             ("licence", info.licence),
             ("sha256", info.sha256),
             ("version history", info.version_history),
-            *((str(name), _plain(value)) for name, value in info.details.items() if name != "path"),
+            *((str(name), plain(value)) for name, value in info.details.items() if name != "path"),
         ],
     )
 
@@ -176,7 +176,7 @@ def _notes(scores: Scores, summary: ScoreSummary) -> list[str]:
             f"{', '.join(ranked)}: the score adds up places among the architectures scored here, so it would be another among"
             " others; what was measured of each is in scores.csv."
         )
-    if summary.n >= FEW_ARCHITECTURES and summary.n == scores.benchmark.space.size:
+    if summary.n >= FEW_ARCHITECTURES and summary.n == scores.benchmark.space.known_size:
         notes.append(
             "These are all architectures of the space, so the correlations are exact for it with these scores; the intervals"
             " answer for spaces from which this one might have been drawn."

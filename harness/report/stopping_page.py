@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from .. import stopping as study_module
 from .figures import Drawing
 from .latex import _cell, _label, escape
-from .page import _csv, _here, _inline_svg, _plain, _split_interval, _template, _write
 from .stopping import FEW_IN_BIN, NONE, StoppingSummary, compared, summarise
 from .stopping_figures import draw_stopping
 from .summary import UNDEFINED, _fixed
+from .writing import csv_bytes, inline_svg, plain, split_interval, template, this_process, write
 
 if TYPE_CHECKING:
     from ..stopping import StoppingStudy
@@ -51,21 +51,21 @@ def write_stopping_report(
     """
     summary = summarise(study)
     drawings = draw_stopping(study, summary)
-    page = _page(study, summary, drawings, _here() if environment is None else environment)
+    page = _page(study, summary, drawings, this_process() if environment is None else environment)
     folder = Path(folder)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
     records = summary.records()
-    _write(folder / "summary.csv", _csv(list(records[0]) if records else ["rule"], (r.values() for r in records)))
+    write(folder / "summary.csv", csv_bytes(list(records[0]) if records else ["rule"], (r.values() for r in records)))
     for name, kind in _TABLES.items():
         names = [field.name for field in fields(kind)]
         rows = ([getattr(row, attribute) for attribute in names] for row in getattr(study, name))
-        _write(folder / f"{name}.csv", _csv(names, rows))
-    _write(folder / "reliability.csv", _csv(("rule", "low", "high", "count", "p_mean", "frequency"), _bins(study)))
-    _write(folder / "table.tex", stopping_table(summary).encode())
+        write(folder / f"{name}.csv", csv_bytes(names, rows))
+    write(folder / "reliability.csv", csv_bytes(("rule", "low", "high", "count", "p_mean", "frequency"), _bins(study)))
+    write(folder / "table.tex", stopping_table(summary).encode())
     for drawing in drawings:
-        _write(folder / "figures" / f"{drawing.name}.png", drawing.png)
-        _write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
-    _write(folder / "index.html", page.encode())
+        write(folder / "figures" / f"{drawing.name}.png", drawing.png)
+        write(folder / "figures" / f"{drawing.name}.svg", drawing.svg)
+    write(folder / "index.html", page.encode())
     return folder / "index.html"
 
 
@@ -115,13 +115,13 @@ def _page(
     import markupsafe
 
     specification = study.specification
-    return _template("stopping.html.j2").render(
+    return template("stopping.html.j2").render(
         title=f"{_count(summary)} on {summary.name}",
         lead=_lead(study, summary),
         verdicts=summary.verdicts(),
         caution=specification.get("caution", ""),
         columns=summary.columns,
-        rows=[[_split_interval(cell) for cell in row] for row in summary.rows_for_display()[1]],
+        rows=[[split_interval(cell) for cell in row] for row in summary.rows_for_display()[1]],
         restarts=any(column.heading.endswith("restarting") for column in summary.columns),
         tables={
             "spearman": _spearman_table(summary),
@@ -134,7 +134,7 @@ def _page(
         few=FEW_IN_BIN,
         figures={
             drawing.name: {
-                "svg": markupsafe.Markup(_inline_svg(drawing, number)),  # noqa: S704  (text in it is drawn as paths)
+                "svg": markupsafe.Markup(inline_svg(drawing, number)),  # noqa: S704  (text in it is drawn as paths)
                 "caption": drawing.caption,
                 "number": number + 1,
             }
@@ -142,12 +142,12 @@ def _page(
         },
         errors=list(summary.errors.items()),
         specification=json.dumps(specification, indent=2, default=str, ensure_ascii=False),
-        environment=[(str(name), _plain(value)) for name, value in environment.items()],
+        environment=[(str(name), plain(value)) for name, value in environment.items()],
         benchmark=[
             ("name", summary.name),
             ("curves", summary.curves_words),
             ("full training", f"{summary.max_epochs} epochs"),
-            *((name, _plain(specification[name])) for name in _SHOWN if specification.get(name)),
+            *((name, plain(specification[name])) for name in _SHOWN if specification.get(name)),
         ],
     )
 
@@ -187,7 +187,7 @@ def _spearman_table(summary: StoppingSummary) -> Table | None:
             cell = r.cells[m]
             place = None if cell.from_last is None else compared(cell.from_last, higher=True)
             cells.append((_fixed(cell.spearman.value, 3), words[place]))
-        cells.append((_DASH, "") if r.from_last is None else _split_interval(r.from_last.text(3)))
+        cells.append((_DASH, "") if r.from_last is None else split_interval(r.from_last.text(3)))
         rows.append(cells)
     if all(r.from_last is None for r in summary.ranking):  # nothing to compare with
         return headings[:-1], [row[:-1] for row in rows]
@@ -257,7 +257,7 @@ def _hypervolume_table(summary: StoppingSummary) -> Table | None:
     rows = []
     for row in sorted(found, key=lambda r: -_sortable(r.hypervolume.value if r.hypervolume else math.nan)):
         estimates = (row.hypervolume, row.from_i_epoch, row.added)
-        cells = [(_DASH, "") if e is None else _split_interval(e.text(4)) for e in estimates]
+        cells = [(_DASH, "") if e is None else split_interval(e.text(4)) for e in estimates]
         rows.append([(row.rule, ""), (f"{row.settings}", ""), *cells])
     if all(row.from_i_epoch is None for row in found):
         return headings[:3], [row[:3] for row in rows]
