@@ -1,6 +1,6 @@
 """Stopping rules on real learning curves: 15,625 networks of a NAS-Bench-201-shaped space, 100 epochs of CIFAR-10 each.
 
-    python docs/spiking201_stopping.py SPIKING201_CURVES.npz [--rules a,b] [--orderings 100] [--jobs 2]
+    python docs/spiking201_stopping.py SPIKING201_CURVES.npz [--rules a,b] [--orderings 100] [--every 1] [--jobs 2]
         [--out docs/spiking201_stopping.md] [--report FOLDER]
 
 The file is of SpikeNAS-Bench: `val_acc` (100 x percent) and `train_loss` of every epoch, one row per cell. A row's number in
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 import nasharness as nh
 from nasharness.benchmarks.spaces.nasbench201 import NASBench201Space
@@ -47,19 +48,38 @@ def read(path: Path) -> Curves:
     )
 
 
+def ranking(frame: pd.DataFrame) -> list[str]:
+    """Spearman's rho by observed epochs, and R2 of those that predict a value, as Markdown."""
+    lines = []
+    for column, title in (
+        ("spearman", "Spearman's rho with the final accuracy"),
+        ("r2", "R2 of the predicted accuracy"),
+    ):
+        means = frame.groupby(["rule", "epochs"])[column].mean().unstack().dropna(how="all")
+        lines += [f"## {title}, after so many of 100 epochs, mean over folds", ""]
+        lines += [f"| | {' | '.join(map(str, means.columns))} |", "| --- " * (1 + len(means.columns)) + "|"]
+        lines += [
+            f"| {rule} | {' | '.join(f'{x:.3f}' for x in row)} |"
+            for rule, row in zip(means.index, means.to_numpy(), strict=True)
+        ]
+        lines += [""]
+    return lines
+
+
 def main() -> None:
     """Read, judge, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("curves", type=Path)
     parser.add_argument("--rules", default=RULES)
     parser.add_argument("--orderings", type=int, default=100)
+    parser.add_argument("--every", type=int, default=1, help="of this many networks use the first")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--report", type=Path)
     given = parser.parse_args()
     study = nh.compare_stopping(
         split_ids(given.rules),
-        read(given.curves),
+        read(given.curves).rows(np.arange(0, 15_625, given.every)),
         orderings=given.orderings,
         jobs=given.jobs,
         progress=lambda done, total: print(f"\r{done} of {total}", end="", file=sys.stderr, flush=True),
@@ -71,7 +91,7 @@ def main() -> None:
     arguments = [Path(a).name if a.endswith(".npz") else a for a in sys.argv[1:]]
     text = "\n".join(
         [
-            "# Stopping rules on 15,625 real learning curves (SpikeNAS-Bench, CIFAR-10, 100 epochs)",
+            "# Stopping rules on real learning curves: SpikeNAS-Bench, CIFAR-10, 100 epochs",
             "",
             f"Made by `python docs/spiking201_stopping.py {' '.join(arguments)}`.",
             "",
@@ -82,6 +102,8 @@ def main() -> None:
             "",
             *(f"- {sentence}" for sentence in summary.verdicts()),
             *(f"- {rule} failed: {message}" for rule, message in study.errors.items()),
+            "",
+            *ranking(study.frame("ranking")),
             "",
         ]
     )
