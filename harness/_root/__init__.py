@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .benchmarks.table import TableBenchmark
     from .harness.core import Budget, Proposal, Trial
     from .harness.registry import load
+    from .harness.regressors import RegressorStudy, compare_regressors
     from .harness.run import Run, RunError, run
     from .harness.scorer import ScoreError
     from .harness.scoring import Scores, score
@@ -49,6 +50,7 @@ _WHERE = {
     "Proposal": ".harness.core",
     "Proxy": ".proxies.base",
     "ProxyError": ".proxies.base",
+    "RegressorStudy": ".harness.regressors",
     "Run": ".harness.run",
     "RunError": ".harness.run",
     "ScoreError": ".harness.scorer",
@@ -63,6 +65,7 @@ _WHERE = {
     "Trial": ".harness.core",
     "check": ".harness.testing",
     "compare": ".harness.study",
+    "compare_regressors": ".harness.regressors",
     "compare_stopping": ".harness.stopping",
     "load": ".harness.registry",
     "run": ".harness.run",
@@ -89,6 +92,7 @@ __all__ = [
     "Proposal",
     "Proxy",
     "ProxyError",
+    "RegressorStudy",
     "Run",
     "RunError",
     "ScoreError",
@@ -103,6 +107,7 @@ __all__ = [
     "Trial",
     "check",
     "compare",
+    "compare_regressors",
     "compare_stopping",
     "load",
     "run",
