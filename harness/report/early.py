@@ -6,9 +6,9 @@ run by run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,14 +64,15 @@ class EarlyRow:
         )
 
 
-def early_rows(groups: Mapping[str, Sequence[Measured]]) -> tuple[EarlyRow, ...]:
+def early_rows(
+    groups: Mapping[str, Sequence[Measured]], estimated: Callable[[Any, Any], Estimate]
+) -> tuple[EarlyRow, ...]:
     """One row per strategy with a rule that was also run without; see `EarlyRow`.
 
     Args:
         groups: the runs of each strategy by label.
+        estimated: makes a number with its interval of values and a statistic.
     """
-    from .summary import estimated
-
     rows = []
     for label, group in groups.items():
         parts = split_ids(label, "+")

@@ -484,7 +484,7 @@ def summarise_measured(measured: Sequence[Measured]) -> Summary:
     groups = by_optimizer(measured)
     finals = {label: np.array([m.regret[-1] for m in group]) for label, group in groups.items()}
     rows = tuple(_row(label, group, finals[label], finals.get(BASELINE)) for label, group in groups.items())
-    return Summary(measured[0].run.benchmark, rows, measured[0].best_found, early_rows(groups))
+    return Summary(measured[0].run.benchmark, rows, measured[0].best_found, early_rows(groups, estimated))
 
 
 def _row(label: str, group: Sequence[Measured], regret: Floats, baseline: Floats | None) -> Row:
