@@ -26,6 +26,8 @@ from nasharness.benchmarks.imported import import_table, open_imported
 from nasharness.benchmarks.spaces.nasbench201 import NASBench201Space
 from nasharness.harness.metrics import kendall_tau
 from nasharness.harness.registry import split_ids
+from nasharness.harness.score_cache import open_cache
+from nasharness.harness.scorer import BenchmarkScorer
 
 # Kendall tau on CIFAR-10, all 15,625 cells, final test accuracy: low and high of what is published, and by whom.
 PUBLISHED = {
@@ -99,6 +101,7 @@ def main() -> None:
     parser.add_argument(
         "--timed", type=int, default=10, help="architectures that the times are measured on, each proxy alone"
     )
+    parser.add_argument("--small", type=int, default=0, help="architectures to score with one cell a stage, too")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--report", type=Path)
     given = parser.parse_args()
@@ -116,6 +119,8 @@ def main() -> None:
         print(file=sys.stderr)
         timed = nh.score(scores.proxies, benchmark, n=given.timed, images=given.images, seed=1, cache=False)
         text = table(scores, timed, given)
+        if given.small:
+            text += smaller(scores, benchmark, given)
         if given.report:
             print(scores.report(given.report))
     print(text)
@@ -178,6 +183,25 @@ Machine: {_processor()}, torch {torch.__version__}, Python
 other architectures.
 """
     return "\n".join([head, *lines, ""])
+
+
+def smaller(scores: nh.Scores, benchmark: nh.Benchmark, given: argparse.Namespace) -> str:
+    """How well one cell a stage (`--cells 1`) ranks as the full skeleton does, as Markdown."""
+    chosen = np.random.default_rng(given.seed).choice(len(scores), given.small, replace=False)  # the sample is sorted
+    archs = [tuple(arch) for arch in scores.archs[chosen].tolist()]
+    accuracy = scores.accuracy[chosen]
+    lines = ["", f"## One cell a stage instead of five (`--cells 1`), {len(archs)} of the cells", ""]
+    lines += [
+        "| proxy | tau to the full skeleton | tau to accuracy, full | tau to accuracy, one cell |",
+        "|---|---|---|---|",
+    ]
+    with open_cache() as cache:
+        scorer = BenchmarkScorer(benchmark, images=str(given.images), settings={"cells": 1}, cache=cache)
+        for label in scores.proxies:
+            full, small = scores.values[label][chosen], scorer(label, archs, seed=given.seed)
+            taus = (kendall_tau(small, full), kendall_tau(full, accuracy), kendall_tau(small, accuracy))
+            lines.append(f"| {label} | {' | '.join(f'{tau:.3f}' for tau in taus)} |")
+    return "\n".join([*lines, ""])
 
 
 def _shown(argument: str) -> str:
