@@ -93,3 +93,36 @@ def in_flight(
     finally:
         for future in running:
             future.cancel()
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """One torch thread inside: more are slower on networks as small as these, and far slower on a busy machine. Imports torch."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class one_thread:  # noqa: N801  a context manager
+    """One thread for torch, without importing it, and for BLAS: times and last digits do not depend on the machine's cores."""
+
+    def __enter__(self) -> None:
+        self._before = os.environ.get("OMP_NUM_THREADS")
+        os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
+        self._torch = sys.modules.get("torch")
+        self._threads = self._torch.get_num_threads() if self._torch else 0
+        if self._torch:
+            self._torch.set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = self._before
+        if self._torch:
+            self._torch.set_num_threads(self._threads)

@@ -39,7 +39,7 @@ from ..predictors.base import (
     StoppingRule,
     join,
 )
-from .registry import RegistryError, StoppingSpec, resolve
+from .registry import StoppingSpec, importable
 
 StoppingCheck = Callable[[StoppingSpec], None]
 
@@ -368,7 +368,7 @@ def check_order_independent(spec: StoppingSpec) -> None:
 def check_other_process(spec: StoppingSpec) -> None:
     """The same seed gives the same answer in a fresh process with other string hashes."""
     target = f"{spec.factory.__module__}:{spec.factory.__qualname__}"
-    if spec.factory.__module__ == "__main__" or not _importable(target, spec.factory):
+    if spec.factory.__module__ == "__main__" or not importable("predictors", target, spec.factory):
         return  # defined in a notebook or a function; the other checks still hold it to its seed
     program = (
         "import json, pickle, sys; sys.path[:] = json.loads(sys.argv[1])\n"
@@ -395,13 +395,6 @@ def check_other_process(spec: StoppingSpec) -> None:
         "the same seed gives another answer in another process: something iterates over a set, uses hash() of a string, or is"
         " kept on the class or module from earlier"
     )
-
-
-def _importable(target: str, factory: object) -> bool:
-    try:
-        return resolve("predictors", target) is factory
-    except RegistryError:
-        return False
 
 
 # ------------------------------------------------------------------------------------------------- checks for predictors

@@ -31,10 +31,11 @@ from torch import Tensor, nn
 
 from ..benchmarks.networks.nasbench201 import NASBench201Network
 from ..benchmarks.spaces.base import Architecture
+from ..benchmarks.workers import one_torch_thread
 from ..proxies.base import Proxy, ProxyError
 from ..proxies.layers import restored
 from ..proxies.passes import measure_together
-from .registry import ProxySpec, RegistryError, resolve
+from .registry import ProxySpec, importable
 
 ProxyCheck = Callable[[ProxySpec], None]
 
@@ -115,16 +116,6 @@ def _tasks() -> Mapping[str, _Task]:
     }
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -132,7 +123,7 @@ def _generator(seed: int = 0) -> torch.Generator:
 def _measure(proxy: Proxy, task: _Task) -> tuple[float, ...]:
     """What the proxy itself returns, before the harness replaces what is not finite."""
     n = min(proxy.n_images, len(task.images))
-    with _one_thread(), restored(task.network):
+    with one_torch_thread(), restored(task.network):
         task.network.train()
         return tuple(proxy.measure(task.network, task.images[:n], task.labels[:n]))
 
@@ -140,7 +131,7 @@ def _measure(proxy: Proxy, task: _Task) -> tuple[float, ...]:
 def _values(spec: ProxySpec, task: _Task | None = None, *, seed: int = 0) -> list[float]:
     """What a fresh proxy measures, as in a run of the harness."""
     task = _task() if task is None else task
-    with _one_thread():
+    with one_torch_thread():
         return list(measure_together([spec.make(_generator(seed))], task.network, task.images, task.labels)[0].values)
 
 
@@ -296,7 +287,7 @@ def check_n_images(spec: ProxySpec) -> None:
     task, other = _task(), _task(images=2)
     scores = []
     for each in (task, other):
-        with _one_thread(), restored(task.network):
+        with one_torch_thread(), restored(task.network):
             task.network.train()
             scores.append(list(spec.make(_generator()).measure(task.network, each.images, each.labels)))
     assert _same(*scores), f"other images changed the score from {scores[0]} to {scores[1]}: declare them by n_images"
@@ -342,7 +333,7 @@ def check_aggregate(spec: ProxySpec) -> None:
 def check_other_process(spec: ProxySpec) -> None:
     """The same seed gives the same score in a fresh process with other string hashes."""
     target = f"{spec.factory.__module__}:{spec.factory.__qualname__}"
-    if spec.factory.__module__ == "__main__" or not _importable(target, spec.factory):
+    if spec.factory.__module__ == "__main__" or not importable("proxies", target, spec.factory):
         return  # defined in a notebook or a function; the other checks still hold it to its seed
     here = _values(spec)
     program = (
@@ -371,13 +362,6 @@ def check_other_process(spec: ProxySpec) -> None:
             f"the same seed gives {here} here and {there} in another process: something iterates over a set, uses hash() of a"
             " string, or is kept on the class or module from an earlier score"
         )
-
-
-def _importable(target: str, factory: object) -> bool:
-    try:
-        return resolve("proxies", target) is factory
-    except RegistryError:
-        return False
 
 
 PROXY_CHECKS: tuple[ProxyCheck, ...] = (

@@ -96,6 +96,14 @@ def resolve(group: Group, name: str) -> Any:
     raise RegistryError(f"unknown {_singular(group)} {name!r}: {hint} One of your own is {own}.")
 
 
+def importable(group: Group, target: str, factory: object) -> bool:
+    """Whether another process finds this very class at `package.module:Name`."""
+    try:
+        return resolve(group, target) is factory
+    except RegistryError:
+        return False
+
+
 def _load_point(point: metadata.EntryPoint) -> Any:
     try:
         return point.load()

@@ -48,9 +48,10 @@ import numpy.typing as npt
 
 from ..benchmarks.base import Benchmark
 from ..benchmarks.spaces.base import Architecture, SearchSpace
+from ..benchmarks.workers import one_thread
 from . import metrics
 from .registry import OptimizerSpec, RegistryError, Spec, _keywords, load, optimizer_spec
-from .stopping import _generator, _one_thread
+from .stopping import _generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -639,7 +640,7 @@ def compare_regressors(
     errors: dict[str, str] = {}
     done, total = 0, repetitions * len(specs) * len(ascending)
     progress(done, total)
-    with _one_thread():
+    with one_thread():
         for repetition in range(repetitions):
             task = draw_task(opened, listed, ascending[-1], n_test, split, seed, repetition)
             for label, spec in specs.items():

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..benchmarks.spaces.base import Architecture, SearchSpace
-from ..benchmarks.workers import GLOBAL_GENERATOR
+from ..benchmarks.workers import GLOBAL_GENERATOR, one_torch_thread
 from .registry import ProxySpec, load_once, proxy_spec, source_sha256
 from .score_cache import Known, ScoreCache
 
@@ -291,7 +291,7 @@ class BenchmarkScorer:
         self.saved_seconds += sum(k.seconds for key, k in known.items() if key not in self._paid)
         self._paid.update(keys)
         fresh: dict[bytes, Known] = {}
-        with one_thread():
+        with one_torch_thread():
             for key, arch in zip(keys, archs, strict=True):
                 if key not in known and key not in fresh:
                     fresh[key] = self._checked(proxy, scoring.measure([spec], arch)[0])
@@ -306,7 +306,7 @@ class BenchmarkScorer:
             return np.empty(0)
         spec, scoring = proxy_spec(proxy), self._scoring(seed)
         try:
-            with one_thread():
+            with one_torch_thread():
                 found = [self._checked(proxy, scoring.measure_mixture([spec], c)[0]) for c in choices]
         except NotImplementedError as error:
             raise ScoreError(str(error)) from error
@@ -328,18 +328,3 @@ def lowest_if_undefined(scores: npt.ArrayLike) -> Floats:
     """Scores with -inf in place of everything that is not finite."""
     array = np.asarray(scores, dtype=np.float64)
     return np.where(np.isfinite(array), array, -math.inf)
-
-
-class one_thread:  # noqa: N801  a context manager
-    """One torch thread inside: more are slower on networks as small as these, and far slower on a busy machine."""
-
-    def __enter__(self) -> None:
-        import torch
-
-        self._before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *error: object) -> None:
-        import torch
-
-        torch.set_num_threads(self._before)

@@ -27,10 +27,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..benchmarks.spaces.base import Architecture, SearchSpace
-from ..benchmarks.workers import InProcess, in_flight, processes
+from ..benchmarks.workers import InProcess, in_flight, one_torch_thread, processes
 from .registry import ProxySpec, RegistryError, entry_points, load, portable, proxy_spec
 from .score_cache import CacheError, Known, ScoreCache, open_cache
-from .scorer import Floats, Recipe, ScoreError, Scoring, lowest_if_undefined, one_thread
+from .scorer import Floats, Recipe, ScoreError, Scoring, lowest_if_undefined
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -381,7 +381,7 @@ def _score_block(
     what: Recipe | Scoring, specs: Sequence[ProxySpec], task: _Task
 ) -> list[tuple[int, Sequence[int], list[Known | str]]]:
     """Worker: a few architectures. An exception of a proxy is its message."""
-    with one_thread():
+    with one_torch_thread():
         scoring = _scoring(what)
         return [
             (
@@ -397,7 +397,7 @@ def _peak_block(
     what: Recipe | Scoring, label: str, spec: ProxySpec, archs: Sequence[Architecture]
 ) -> tuple[str, float]:
     """Worker: the most memory that a proxy needs for one of these networks."""
-    with one_thread():
+    with one_torch_thread():
         scoring = _scoring(what)
         return label, max(scoring.peak_bytes(spec, arch) for arch in archs)
 

@@ -28,7 +28,6 @@ import hashlib
 import math
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
@@ -44,7 +43,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import kendalltau, rankdata, spearmanr
 
 from ..benchmarks.base import Benchmark
-from ..benchmarks.workers import InProcess, in_flight, processes
+from ..benchmarks.workers import InProcess, in_flight, one_thread, processes
 from ..predictors.base import Curves, CurvesError, Prediction, Predictor, PredictorRule, Schedule, StoppingRule, join
 from .curves import curves_of, groups, load_curves
 from .registry import RegistryError, StoppingSpec, entry_points, load, stopping_spec
@@ -680,7 +679,7 @@ def _judge(spec: StoppingSpec | None, fold: Fold, asked: _Asked) -> _Found:
     """Worker: everything about one rule on one fold. None is no early termination."""
     found = _Found()
     try:
-        with _one_thread():
+        with one_thread():
             if spec is None:
                 for number, rows in fold.orderings.items():
                     curves = fold.test.rows(rows)
@@ -812,26 +811,6 @@ def _note(
     record = (course.incumbent >= 0) & (final > final[course.incumbent])
     found.records += int(record.sum())
     found.stopped += int((record & ~full).sum())
-
-
-class _one_thread:  # noqa: N801  a context manager
-    """One thread for what torch and BLAS do here: times and last digits do not depend on the machine's cores."""
-
-    def __enter__(self) -> None:
-        self._before = os.environ.get("OMP_NUM_THREADS")
-        os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
-        self._torch = sys.modules.get("torch")
-        self._threads = self._torch.get_num_threads() if self._torch else 0
-        if self._torch:
-            self._torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = self._before
-        if self._torch:
-            self._torch.set_num_threads(self._threads)
 
 
 # ------------------------------------------------------------------------------------------------------------- measures

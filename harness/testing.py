@@ -41,9 +41,9 @@ from .registry import (
     Group,
     OptimizerSpec,
     ProxySpec,
-    RegistryError,
     StoppingSpec,
     entry_points,
+    importable,
     optimizer_spec,
     proxy_spec,
     resolve,
@@ -365,7 +365,7 @@ def check_other_process(spec: OptimizerSpec) -> None:
     """The same seed gives the same run in fresh processes with other string hashes."""
     here = [list(p.arch) for p in _play(spec, seed=10, trials=150)]
     target = f"{spec.factory.__module__}:{spec.factory.__qualname__}"
-    if spec.factory.__module__ == "__main__" or not _importable(target, spec.factory):
+    if spec.factory.__module__ == "__main__" or not importable("optimizers", target, spec.factory):
         return  # defined in a notebook or a function; the other checks still hold it to its seed
     program = (
         "import json, pickle, sys; sys.path[:] = json.loads(sys.argv[1])\n"
@@ -400,13 +400,6 @@ def check_other_process(spec: OptimizerSpec) -> None:
             "the same seed gives another run in another process: something iterates over a set, uses hash() of a"
             " string, or is kept on the class or module from an earlier run"
         )
-
-
-def _importable(target: str, factory: object) -> bool:
-    try:
-        return resolve("optimizers", target) is factory
-    except RegistryError:
-        return False
 
 
 CHECKS: tuple[Check, ...] = (

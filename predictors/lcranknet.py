@@ -33,13 +33,13 @@ Where this file differs from the paper:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from ..benchmarks.workers import one_torch_thread
 from .base import Curves, Prediction, Predictor
 from .calibration import fit_calibration
 
@@ -166,7 +166,7 @@ class LCRankNet(Predictor):
         import torch
 
         generator = torch.Generator().manual_seed(int(self.rng.integers(1 << 62)))
-        with one_thread():
+        with one_torch_thread():
             network = _Network(self, len(names), curves.cardinalities, generator)
             network.train(
                 torch.tensor(accuracy[usable][paired], dtype=torch.float32),
@@ -186,7 +186,7 @@ class LCRankNet(Predictor):
         accuracy = np.nan_to_num(observed.accuracy)
         dataset = np.array([self._own.get(int(d), network.unknown) for d in observed.dataset], dtype=np.int64)
         score = np.empty(len(observed))
-        with one_thread(), torch.inference_mode():
+        with one_torch_thread(), torch.inference_mode():
             for start in range(0, len(observed), _ROWS):
                 rows = slice(start, start + _ROWS)
                 curve = torch.tensor(accuracy[rows], dtype=torch.float32)
@@ -204,19 +204,6 @@ def _hold_out(group: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDA
     n = int(np.searchsorted(np.cumsum(sizes[order]), max(10, _HELD_OUT * len(group)))) + 1
     # One huge group cannot be on both sides.
     return groups[order[:n]] if sizes[order[:n]].sum() <= len(group) / 2 else np.empty(0, dtype=np.int64)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """These operations are too small for several threads, and on one the sums do not depend on the machine's load."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Network:

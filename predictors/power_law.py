@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ..benchmarks.workers import one_torch_thread
 from .base import Curves, Prediction, Predictor
 
 if TYPE_CHECKING:
@@ -275,8 +276,6 @@ def _train(
     from torch import nn
     from torch.nn import functional
 
-    from .lcranknet import one_thread
-
     generator = torch.Generator().manual_seed(int(settings.rng.integers(1 << 62)))
     members, epochs = settings.members, error.shape[1]
     x, y = torch.tensor(inputs), torch.tensor(error)
@@ -298,7 +297,7 @@ def _train(
         alpha, beta, gamma = z[:, :, 0], functional.silu(z[:, :, 1]), functional.silu(z[:, :, 2])
         return (alpha + beta * torch.exp(-gamma * log_b) - error).abs()
 
-    with one_thread():
+    with one_torch_thread():
         adam = torch.optim.Adam(parameters, settings.learning_rate, fused=True)
         size = min(settings.batch_size, min(map(len, seen)))
         waiting = [rows[:0] for rows in seen]

@@ -1,6 +1,8 @@
-"""The summary as a LaTeX table."""
+"""Tables for LaTeX."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from .summary import UNDEFINED, Summary
 
@@ -28,26 +30,50 @@ def escape(text: str) -> str:
 
 
 def latex_table(summary: Summary) -> str:
-    """A booktabs table with caption and label; the same cells as on the page."""
+    """The table of a study with caption and label; the same cells as on the page."""
     headings, rows = summary.rows_for_display()
-    columns = "".join("l" if column.text else "r" for column in summary.columns)
-    body = "\n".join("    " + " & ".join(map(_cell, row)) + r" \\" for row in rows)
-    head = " & ".join(map(escape, headings))
     caption = (
         f"Search strategies on {summary.benchmark}: regret at the end of a run in percentage points (lower is better),"
         " mean or interquartile mean (IQM) over runs with the 95 % percentile bootstrap interval in brackets."
     )
+    return booktabs(headings, rows, text=[c.text for c in summary.columns], caption=caption, label=summary.benchmark)
+
+
+def booktabs(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    text: Sequence[bool],
+    caption: str,
+    label: str,
+    prefix: str = "tab:",
+    rule_after: int | None = None,
+) -> str:
+    """A booktabs table.
+
+    Args:
+        headings, rows: plain text; it is escaped here.
+        text: for each column whether it is set flush left.
+        caption: plain text.
+        label: what the table is about; anything but ASCII letters and digits becomes a dash.
+        prefix: of the label.
+        rule_after: number of rows above a further line; None for no line.
+    """
+    body = [f"    {' & '.join(map(_cell, row))} \\\\" for row in rows]
+    if rule_after is not None:
+        body.insert(rule_after, r"    \midrule")
+    lines = "\n".join(body)
     return rf"""% needs \usepackage{{booktabs}} and, for \resizebox, \usepackage{{graphicx}}
 \begin{{table}}
   \centering
   \caption{{{escape(caption)}}}
-  \label{{tab:{_label(summary.benchmark)}}}
+  \label{{{prefix}{_label(label)}}}
   \resizebox{{\textwidth}}{{!}}{{%
-  \begin{{tabular}}{{{columns}}}
+  \begin{{tabular}}{{{"".join("l" if left else "r" for left in text)}}}
     \toprule
-    {head} \\
+    {" & ".join(map(escape, headings))} \\
     \midrule
-{body}
+{lines}
     \bottomrule
   \end{{tabular}}}}
 \end{{table}}

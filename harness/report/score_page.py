@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .latex import _cell, _label, escape
+from .latex import booktabs
 from .score_figures import draw_scores
 from .scores import (
     CHANCE,
@@ -86,31 +86,20 @@ def _score_rows(scores: Scores, summary: ScoreSummary) -> tuple[list[str], Itera
 def score_table(summary: ScoreSummary) -> str:
     """A booktabs table with caption and label; the same cells as on the page, combinations below a line."""
     headings, rows = summary.rows_for_display()
-    columns = "".join("l" if column.text else "r" for column in summary.columns)
-    body = [f"    {' & '.join(map(_cell, row))} \\\\" for row in rows]
-    first = len(summary.proxies)
-    if first < len(body):
-        body.insert(first, r"    \midrule")
-    lines = "\n".join(body)
     caption = (
         f"Zero-cost proxies on {summary.benchmark} ({summary.population}): rank correlation with the {summary.split} accuracy"
         " with the 95 % percentile bootstrap interval over architectures in brackets; regrets in percentage points."
     )
-    return rf"""% needs \usepackage{{booktabs}} and, for \resizebox, \usepackage{{graphicx}}
-\begin{{table}}
-  \centering
-  \caption{{{escape(caption)}}}
-  \label{{tab:proxies-{_label(summary.benchmark)}}}
-  \resizebox{{\textwidth}}{{!}}{{%
-  \begin{{tabular}}{{{columns}}}
-    \toprule
-    {" & ".join(map(escape, headings))} \\
-    \midrule
-{lines}
-    \bottomrule
-  \end{{tabular}}}}
-\end{{table}}
-"""
+    first = len(summary.proxies)
+    return booktabs(
+        headings,
+        rows,
+        text=[c.text for c in summary.columns],
+        caption=caption,
+        label=summary.benchmark,
+        prefix="tab:proxies-",
+        rule_after=first if first < len(rows) else None,
+    )
 
 
 def _page(scores: Scores, summary: ScoreSummary, drawings: list[Any], environment: Mapping[str, Any]) -> str:

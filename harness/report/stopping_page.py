@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import stopping as study_module
 from .figures import Drawing
-from .latex import _cell, _label, escape
+from .latex import booktabs
 from .stopping import FEW_IN_BIN, NONE, StoppingSummary, compared, summarise
 from .stopping_figures import draw_stopping
 from .summary import UNDEFINED, _fixed
@@ -80,30 +80,19 @@ def _bins(study: StoppingStudy) -> Iterable[Iterable[object]]:
 def stopping_table(summary: StoppingSummary) -> str:
     """A booktabs table with caption and label; the same cells as on the page, the rules below a line."""
     headings, rows = summary.rows_for_display()
-    columns = "".join("l" if column.text else "r" for column in summary.columns)
-    body = [f"    {' & '.join(map(_cell, row))} \\\\" for row in rows]
-    if len(rows) > 1 and summary.rows[0].rule == NONE:
-        body.insert(1, r"    \midrule")
-    lines = "\n".join(body)
     caption = (
         f"Early-stopped random search on {summary.name}: regret in points of accuracy and GPU time, means over"
         f" {summary.orderings} searches with the 95 % percentile bootstrap interval in brackets."
     )
-    return rf"""% needs \usepackage{{booktabs}} and, for \resizebox, \usepackage{{graphicx}}
-\begin{{table}}
-  \centering
-  \caption{{{escape(caption)}}}
-  \label{{tab:stopping-{_label(summary.name)}}}
-  \resizebox{{\textwidth}}{{!}}{{%
-  \begin{{tabular}}{{{columns}}}
-    \toprule
-    {" & ".join(map(escape, headings))} \\
-    \midrule
-{lines}
-    \bottomrule
-  \end{{tabular}}}}
-\end{{table}}
-"""
+    return booktabs(
+        headings,
+        rows,
+        text=[c.text for c in summary.columns],
+        caption=caption,
+        label=summary.name,
+        prefix="tab:stopping-",
+        rule_after=1 if len(rows) > 1 and summary.rows[0].rule == NONE else None,
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- page
