@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..spaces.base import InvalidArchitecture
 from ..spaces.nasbench201 import EDGES, NONE, NASBench201Space
-from .nasbench201 import ResidualBlock, _operation
+from .nasbench201 import Skeleton, _operation
 
 _SPACE = NASBench201Space()
 
@@ -81,7 +81,7 @@ class MixedCell(nn.Module):
         return torch.zeros_like(x) if output is None else output
 
 
-class NASBench201Mixture(nn.Module):
+class NASBench201Mixture(Skeleton):
     """Choices for every edge of a NAS-Bench-201 cell as an image classifier.
 
     Args:
@@ -109,31 +109,15 @@ class NASBench201Mixture(nn.Module):
         input_channels: int = 3,
         prune: bool = False,
     ) -> None:
-        super().__init__()
-        self.choices = check_choices(choices)
-        self.stem = nn.Sequential(
-            nn.Conv2d(input_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        kept = check_choices(choices)
+        super().__init__(
+            lambda width: MixedCell(kept, width, prune=prune),
+            num_classes=num_classes,
+            channels=channels,
+            cells=cells,
+            input_channels=input_channels,
         )
-        stages: list[nn.Module] = []
-        for stage in range(3):
-            width = channels * 2**stage
-            if stage:
-                stages.append(ResidualBlock(width // 2, width))
-            stages.extend(MixedCell(self.choices, width, prune=prune) for _ in range(cells))
-        self.cells = nn.ModuleList(stages)
-        self.lastact = nn.Sequential(nn.BatchNorm2d(channels * 4), nn.ReLU())
-        self.classifier = nn.Linear(channels * 4, num_classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """The pooled representation `(n, 4 * channels)` that the classifier reads."""
-        x = self.stem(images)
-        for cell in self.cells:
-            x = cell(x)
-        return torch.mean(self.lastact(x), dim=(2, 3))
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(images))
-        return logits
+        self.choices = kept
 
 
 def build_mixture(choices: Sequence[Sequence[int]], **settings: Any) -> NASBench201Mixture:

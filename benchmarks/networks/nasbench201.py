@@ -13,6 +13,8 @@ The parameters, their order and their names are the official ones, so a state di
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -83,7 +85,44 @@ class Cell(nn.Module):
         return torch.zeros_like(x) if output is None else output
 
 
-class NASBench201Network(nn.Module):
+class Skeleton(nn.Module):
+    """The network around the cells: stem, three stages with residual blocks between them, classifier.
+
+    Args:
+        cell: makes a cell of so many channels.
+        num_classes, channels, cells, input_channels: see `NASBench201Network`.
+    """
+
+    def __init__(
+        self, cell: Callable[[int], nn.Module], *, num_classes: int, channels: int, cells: int, input_channels: int
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(input_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        )
+        stages: list[nn.Module] = []
+        for stage in range(3):
+            width = channels * 2**stage
+            if stage:
+                stages.append(ResidualBlock(width // 2, width))
+            stages.extend(cell(width) for _ in range(cells))
+        self.cells = nn.ModuleList(stages)
+        self.lastact = nn.Sequential(nn.BatchNorm2d(channels * 4), nn.ReLU())
+        self.classifier = nn.Linear(channels * 4, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The pooled representation `(n, 4 * channels)` that the classifier reads."""
+        x = self.stem(images)
+        for cell in self.cells:
+            x = cell(x)
+        return torch.mean(self.lastact(x), dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.features(images))
+        return logits
+
+
+class NASBench201Network(Skeleton):
     """A NAS-Bench-201 cell as an image classifier.
 
     Args:
@@ -109,31 +148,14 @@ class NASBench201Network(nn.Module):
         input_channels: int = 3,
         prune: bool = False,
     ) -> None:
-        super().__init__()
         arch = _SPACE.check(arch)
         if prune:
             arch = _SPACE.prune(arch)
-        self.arch = arch
-        self.stem = nn.Sequential(
-            nn.Conv2d(input_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
+        super().__init__(
+            lambda width: Cell(arch, width),
+            num_classes=num_classes,
+            channels=channels,
+            cells=cells,
+            input_channels=input_channels,
         )
-        stages: list[nn.Module] = []
-        for stage in range(3):
-            width = channels * 2**stage
-            if stage:
-                stages.append(ResidualBlock(width // 2, width))
-            stages.extend(Cell(arch, width) for _ in range(cells))
-        self.cells = nn.ModuleList(stages)
-        self.lastact = nn.Sequential(nn.BatchNorm2d(channels * 4), nn.ReLU())
-        self.classifier = nn.Linear(channels * 4, num_classes)
-
-    def features(self, images: Tensor) -> Tensor:
-        """The pooled representation `(n, 4 * channels)` that the classifier reads."""
-        x = self.stem(images)
-        for cell in self.cells:
-            x = cell(x)
-        return torch.mean(self.lastact(x), dim=(2, 3))
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.features(images))
-        return logits
+        self.arch = arch
