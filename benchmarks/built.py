@@ -15,6 +15,7 @@ from .table import TableBenchmark, read_table
 if TYPE_CHECKING:
     from torch import nn
 
+    from .datasets import ImageSource
     from .images import Images, ImageTask, SplitName
 
 
@@ -51,6 +52,12 @@ class TrainedCells(TableBenchmark):
 
     def images(self, split: SplitName) -> Images:
         return self._task().split(split) if self._image_source is None else super().images(split)
+
+    def image_source(self) -> ImageSource:
+        """The images of the build, which are drawn afresh every epoch where its task does so."""
+        from .datasets import TaskImages
+
+        return self._image_source or TaskImages(self._task())
 
     def _task(self) -> ImageTask:
         from .images import image_task

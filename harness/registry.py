@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from ..benchmarks.base import Benchmark
     from ..benchmarks.spaces.base import SearchSpace
-    from ..optimizers.base import Optimizer, Scorer
+    from ..optimizers.base import Optimizer, Scorer, SupernetTask
     from ..predictors.base import Curves, Predictor, Schedule, StoppingRule
     from ..proxies.base import Proxy
 
@@ -314,8 +314,14 @@ class Spec:
     parameters: Mapping[str, Any]
 
     def takes(self, parameter: str) -> bool:
-        """Whether the constructor has a parameter of this name."""
-        return parameter in _signature(self.factory).parameters
+        """Whether the constructor has a parameter of this name, or hands on what it does not know to a base class that has."""
+        for base in self.factory.__mro__ if isinstance(self.factory, type) else (self.factory,):
+            known = _signature(base).parameters
+            if parameter in known:
+                return True
+            if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+                return False
+        return False
 
     def source_sha256(self) -> str:
         """Digest of the code, see the function of this name."""
@@ -367,13 +373,14 @@ class OptimizerSpec(Spec):
         *,
         fidelities: Sequence[int] | None = None,
         scorer: Scorer | None = None,
+        task: SupernetTask | None = None,
     ) -> Optimizer:
-        """A fresh optimizer. One that takes `fidelities` or a `scorer` gets those given here, unless it was given others.
+        """A fresh optimizer. One that takes `fidelities`, a `scorer` or a `task` gets those given here, unless it has others.
 
         The optimizer that another one wraps gets them, too.
         """
         parameters = self._fresh()
-        for name, value in (("fidelities", fidelities), ("scorer", scorer)):
+        for name, value in (("fidelities", fidelities), ("scorer", scorer), ("task", task)):
             if value is not None and super().takes(name):
                 parameters.setdefault(name, value)
         if self.wrapped is not None:

@@ -23,7 +23,7 @@ from .registry import OptimizerSpec, load, optimizer_spec
 
 if TYPE_CHECKING:
     from ..benchmarks.base import Benchmark, Evaluation
-    from ..optimizers.base import Optimizer
+    from ..optimizers.base import Optimizer, SupernetTask
     from .scorer import BenchmarkScorer
 
 MAX_EVALUATIONS = 5_000_000
@@ -194,8 +194,9 @@ def run(
     for_optimizer, for_benchmark = generators(seed, opened.id, spec.seeded_by, repetition)
     where = f"{spec.label} on {opened.id}, repetition {repetition}"
     scorer = _scorer(opened) if spec.takes("scorer") else None
+    task = supernet_task(opened) if spec.takes("task") else None
     try:
-        instance = spec.make(opened.space, for_optimizer, fidelities=opened.fidelities, scorer=scorer)
+        instance = spec.make(opened.space, for_optimizer, fidelities=opened.fidelities, scorer=scorer, task=task)
     except (Exception, SystemExit) as error:
         raise RunError(f"{where}: the optimizer could not be made: {_raised(error, '')}") from error
     stopper = None
@@ -220,6 +221,17 @@ def _scorer(benchmark: Benchmark) -> BenchmarkScorer:
         return BenchmarkScorer(benchmark, cache=open_cache())
     except CacheError as error:
         raise RunError(str(error)) from error
+
+
+def supernet_task(benchmark: Benchmark) -> SupernetTask | None:
+    """What supernets of a benchmark's space are trained on; None where it has no networks or no images."""
+    from ..optimizers.base import SupernetTask
+
+    try:
+        images = benchmark.image_source()
+    except NotImplementedError:
+        return None
+    return SupernetTask(images, benchmark.network_settings) if benchmark.network_settings else None
 
 
 def _loop(

@@ -15,13 +15,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..harness.core import Proposal, Trial
+
+if TYPE_CHECKING:
+    from ..benchmarks.datasets import ImageSource
 
 
 class SearchFinished(Exception):
@@ -53,6 +57,19 @@ class Scorer(Protocol):
         Raises:
             ValueError: the benchmark has no such networks.
         """
+
+
+@dataclass(frozen=True)
+class SupernetTask:
+    """What a supernet is trained on. The harness hands one to every optimizer that takes a `task`.
+
+    Attributes:
+        images: labelled images.
+        settings: what the benchmark's own networks are built with, such as their channels.
+    """
+
+    images: ImageSource
+    settings: Mapping[str, Any]
 
 
 class Optimizer(ABC):
