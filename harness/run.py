@@ -6,6 +6,7 @@ import functools
 import hashlib
 import math
 import operator
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..benchmarks.spaces.base import Architecture, InvalidArchitecture
+from .checkpoint import Checkpoint
 from .core import NO_METRICS, STATUSES, Budget, Metrics, Proposal, Status, Trial
 from .early_stopping import Stopper
 from .registry import OptimizerSpec, load, optimizer_spec
@@ -174,6 +176,7 @@ def run(
     *,
     seed: int = 0,
     repetition: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Run one optimizer until the budget ends.
 
@@ -182,6 +185,8 @@ def run(
         benchmark: an id, such as "digits201", or an opened benchmark.
         budget: when to stop; also a string that `Budget.parse` reads, or a number of evaluations.
         seed, repetition: what the run's generators are derived from, beside the two ids.
+        checkpoint: file in which a method that trains by itself keeps its state now and then; if it is there from the same
+            run, the run goes on from it. Other runs are over in seconds and keep none. The caller deletes it.
 
     Raises:
         RegistryError: an unknown id.
@@ -208,7 +213,17 @@ def run(
             stopper = Stopper(spec.stop.make(for_rule), opened)
         except (ValueError, TypeError) as error:
             raise RunError(f"{where}: {error}") from error
-    trials, finished_early = _loop(instance, opened, budget, for_benchmark, where, scorer, stopper)
+    kept: Checkpoint | None = None
+    if checkpoint is not None and not instance.charges_evaluations and hasattr(instance, "load_state_dict"):
+        kept = Checkpoint(
+            checkpoint,
+            {
+                "run": [spec.label, repr(sorted(spec.parameters.items())), spec.source_sha256(), str(budget)],
+                "benchmark": [opened.id, opened.info.sha256],
+                "seed": [int(seed), int(repetition)],
+            },
+        )
+    trials, finished_early = _loop(instance, opened, budget, for_benchmark, where, scorer, stopper, kept)
     return Run(spec.label, opened.id, int(seed), int(repetition), trials, finished_early, instance.charges_evaluations)
 
 
@@ -242,6 +257,7 @@ def _loop(
     where: str,
     scorer: BenchmarkScorer | None = None,
     stopper: Stopper | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Trials, bool]:
     """The search itself. Everything here runs once per trial, so what can be bound or derived outside is."""
     from ..optimizers.base import SearchFinished
@@ -262,7 +278,13 @@ def _loop(
     spent = 0.0
     finished_early = False
     cut_off = False
-    for _ in range(most):
+    columns = {"archs": archs, "values": values, "costs": costs, "epochs": epochs, "own": own}
+    if checkpoint is not None and (saved := checkpoint.read()) is not None:
+        _restore(optimizer, saved["optimizer"], where)
+        for name, column in columns.items():
+            column.extend(map(tuple, saved[name]) if name == "archs" else saved[name])  # type: ignore[attr-defined]
+        spent, rng.bit_generator.state = saved["spent"], saved["rng"]
+    for _ in range(len(values), most):
         start = clock()
         try:
             proposal = ask()
@@ -327,6 +349,12 @@ def _loop(
         values.append(value)
         costs.append(price)
         epochs.append(trained)
+        if checkpoint is not None and checkpoint.due:
+            state = {"optimizer": optimizer.state_dict(), "spent": spent, "rng": rng.bit_generator.state}  # type: ignore[attr-defined]
+            try:
+                checkpoint.write({**state, **columns})
+            except OSError:  # the run is worth more than its checkpoint
+                checkpoint = None
     else:
         if budget.evaluations is None:
             raise RunError(
@@ -351,6 +379,13 @@ def _loop(
         ),
         finished_early,
     )
+
+
+def _restore(optimizer: Optimizer, state: Mapping[str, Any], where: str) -> None:
+    try:
+        optimizer.load_state_dict(state)  # type: ignore[attr-defined]
+    except Exception as error:
+        raise RunError(f"{where}: the checkpoint cannot be gone on from: {_raised(error, '')}; delete it") from error
 
 
 def _metrics(

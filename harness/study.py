@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..benchmarks.workers import InProcess, processes
+from .checkpoint import checkpoint_path, remove_checkpoint
 from .core import STATUSES, Budget
 from .registry import OptimizerSpec, RegistryError, StoppingSpec, expand, load, load_once, optimizer_spec, portable
 from .run import Run, RunError, run
@@ -254,11 +255,17 @@ def _merge(old: Mapping[str, Any] | None, new: dict[str, Any], with_runs: set[st
 
 
 def _run_block(
-    spec: OptimizerSpec, benchmark: str | Benchmark, budget: Budget, seed: int, repetitions: Sequence[int]
+    spec: OptimizerSpec,
+    benchmark: str | Benchmark,
+    budget: Budget,
+    seed: int,
+    repetitions: Sequence[int],
+    out: str | None = None,
 ) -> tuple[list[tuple[Run, dict[str, Any]]], str | None]:
     """A task: run repetitions until all are done, `BLOCK_SECONDS` have passed or one fails.
 
-    Returns the finished runs, each with what was measured, and the error if one failed.
+    Runs that take long keep a checkpoint in `out`. Returns the finished runs, each with what was measured, and the error if one
+    failed.
     """
     opened = load_once(benchmark) if isinstance(benchmark, str) else benchmark
     results: list[tuple[Run, dict[str, Any]]] = []
@@ -266,12 +273,13 @@ def _run_block(
     for repetition in repetitions:
         wall, cpu = time.perf_counter(), time.process_time()
         try:
-            finished = run(spec, opened, budget, seed=seed, repetition=repetition)
+            kept = None if out is None else checkpoint_path(out, spec.label, repetition)
+            finished = run(spec, opened, budget, seed=seed, repetition=repetition, checkpoint=kept)
         except RunError as error:
             return results, str(error)
         measured = {
             "host": platform.node(),
-            "device": "cpu",
+            "device": str(spec.parameters.get("device", "cpu")),
             "wall_seconds": time.perf_counter() - wall,
             "cpu_seconds": time.process_time() - cpu,
         }
@@ -359,10 +367,14 @@ def compare(
             done = total - sum(map(len, todo.values()))
             progress(done, total)
             try:
-                for results, failure in _execute(executor, specs, todo, sent, budget, seed, jobs):
+                for results, failure in _execute(
+                    executor, specs, todo, sent, budget, seed, jobs, None if out is None else str(Path(out).resolve())
+                ):
                     for finished_run, measured in results:
                         if store is not None:
                             store.write(finished_run, measured)
+                            if not finished_run.charged and out is not None:
+                                remove_checkpoint(checkpoint_path(out, finished_run.optimizer, finished_run.repetition))
                         else:
                             in_memory.append((finished_run, measured))
                     done += len(results)
@@ -387,6 +399,7 @@ def _execute(
     budget: Budget,
     seed: int,
     jobs: int,
+    out: str | None = None,
 ) -> Iterable[tuple[list[tuple[Run, dict[str, Any]]], str | None]]:
     """Yield the results of tasks as they finish, planning again what a task left undone.
 
@@ -401,7 +414,7 @@ def _execute(
             while queue and len(running) < 2 * jobs:
                 spec, repetitions = queue.pop()
                 if failed[spec.label] < MAX_FAILURES:
-                    future = executor.submit(_run_block, spec, benchmark, budget, seed, repetitions)
+                    future = executor.submit(_run_block, spec, benchmark, budget, seed, repetitions, out)
                     running[future] = (spec, repetitions)
                 if isinstance(executor, InProcess):
                     break  # its task is already done: hand the result on before the next

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ..benchmarks.images import SPLITS, Images, ImageTask, SplitName
 from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..benchmarks.spaces.nasbench201 import NASBench201Space
 from .core import Metrics, Proposal, Trial
@@ -51,7 +52,7 @@ from .registry import (
 )
 
 if TYPE_CHECKING:
-    from ..optimizers.base import Optimizer
+    from ..optimizers.base import Optimizer, SupernetTask
     from ..predictors.base import Predictor, Schedule, StoppingRule
     from ..proxies.base import Proxy
 
@@ -137,6 +138,36 @@ class MadeUpScorer:
         return int.from_bytes(hashlib.sha256(repr(words).encode()).digest()[:4], "little") / 2**32
 
 
+class MadeUpImages(ImageTask):
+    """Noise with a bright quarter that tells the class, `(n, channels, side, side)`."""
+
+    name = "made-up"
+    num_classes = 4
+
+    def __init__(self, n: int = 32, side: int = 4, channels: int = 1) -> None:
+        self.n, self.side, self.shape = n, side, (channels, side, side)
+
+    def split(self, name: SplitName) -> Images:
+        rng = np.random.default_rng(SPLITS.index(name))
+        labels = rng.integers(0, 4, self.n)
+        images = rng.normal(size=(self.n, *self.shape)).astype(np.float32)
+        half = self.side // 2
+        for image, label in zip(images, labels, strict=True):
+            row, column = divmod(int(label), 2)
+            image[:, row * half : (row + 1) * half, column * half : (column + 1) * half] += 2.0
+        return Images(images, labels.astype(np.int64))
+
+
+def made_up_task(n: int = 32, side: int = 4, *, channels: int = 1, darts: bool = False) -> SupernetTask:
+    """Made-up images and the settings of the smallest networks: of NAS-Bench-201, or of the DARTS space."""
+    from ..benchmarks.datasets import TaskImages
+    from ..optimizers.base import SupernetTask
+
+    settings: dict[str, Any] = {"channels": 4, "num_classes": 4, "input_channels": channels}
+    settings |= {"layers": 3, "auxiliary": False, "stem_multiplier": 3} if darts else {"cells": 1, "prune": False}
+    return SupernetTask(TaskImages(MadeUpImages(n, side, channels)), settings)
+
+
 Value = Callable[[int, Architecture], float]
 
 
@@ -149,17 +180,20 @@ def _play(
     value: Value = lambda i, arch: _score(arch),
     cost: Callable[[Architecture], float] = _cost,
     between: Callable[[], object] = lambda: None,
+    to_the_end: bool = False,
 ) -> list[Proposal]:
     """Run the optimizer and return its proposals.
 
-    `value` gives the answers, `cost` every metric that it asks for; `between` is called before each ask.
+    `value` gives the answers, `cost` every metric that it asks for; `between` is called before each ask. A method that trains
+    by itself is not told anything, and unless it is to run to its end it trains three times.
     """
     from ..optimizers.base import SearchFinished
 
     space = space or NASBench201Space()
-    optimizer = spec.make(space, np.random.default_rng(seed), fidelities=range(1, 7), scorer=MadeUpScorer(space))
+    optimizer = _made(spec, seed, space)
+    charges = optimizer.charges_evaluations
     proposals: list[Proposal] = []
-    for i in range(trials):
+    for i in range(trials if charges or to_the_end else min(trials, 3)):
         between()
         try:
             proposal = optimizer.ask()
@@ -170,6 +204,8 @@ def _play(
         )
         assert space.is_valid(proposal.arch), f"ask proposed {proposal.arch!r} at trial {i}, which is not in {space!r}"
         proposals.append(proposal)
+        if not charges:
+            continue
         answer = value(i, proposal.arch)
         epochs = proposal.epochs or 6
         curve = np.full(epochs, answer, dtype=np.float32)
@@ -186,6 +222,16 @@ def _play(
             )
         )
     return proposals
+
+
+def _made(spec: OptimizerSpec, seed: int, space: SearchSpace) -> Optimizer:
+    return spec.make(
+        space,
+        np.random.default_rng(seed),
+        fidelities=range(1, 7),
+        scorer=MadeUpScorer(space),
+        task=made_up_task() if spec.takes("task") else None,
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- the checks
@@ -219,7 +265,7 @@ def check_presets(spec: OptimizerSpec) -> None:
 
 def check_proposals(spec: OptimizerSpec) -> None:
     """Every proposal is a Proposal whose architecture is a plain tuple of ints of the space, through a long run."""
-    for proposal in _play(spec, seed=1):
+    for proposal in _play(spec, seed=1, to_the_end=True):
         arch = proposal.arch
         assert type(arch) is tuple and all(type(choice) is int for choice in arch), (
             f"an architecture must be a plain tuple of Python ints, not {arch!r}: use tuple(int(x) for x in ...)"
@@ -231,7 +277,9 @@ def check_proposals(spec: OptimizerSpec) -> None:
 
 
 def check_any_space(spec: OptimizerSpec) -> None:
-    """It works on another space: unequal cardinalities, a dimension with one choice, and a validity constraint."""
+    """It works on another space (unless it names its `spaces`): unequal cardinalities, one choice only, a constraint."""
+    if spec.factory.spaces is not None:
+        return
     _play(spec, seed=1, space=_Constrained())
 
 
@@ -275,6 +323,8 @@ def check_order_independent(spec: OptimizerSpec) -> None:
 
 def check_constant_objective(spec: OptimizerSpec) -> None:
     """Ties are broken reproducibly: every architecture is equally good."""
+    if not spec.factory.charges_evaluations:
+        return  # it is told nothing
     runs = [_play(spec, seed=5, trials=150, value=lambda i, arch: 0.5) for _ in range(2)]
     assert runs[0] == runs[1], (
         "with a constant objective two runs with the same seed differ: ties are broken by something unstable"
@@ -283,6 +333,8 @@ def check_constant_objective(spec: OptimizerSpec) -> None:
 
 def check_failed_trials(spec: OptimizerSpec) -> None:
     """NaN (a failed trial) now and then, at the start, or always, is survived; so is a metric that is not known."""
+    if not spec.factory.charges_evaluations:
+        return  # it is told nothing
     patterns: dict[str, Value] = {
         "every third trial fails": lambda i, arch: math.nan if i % 3 == 0 else _score(arch),
         "the first 20 trials fail": lambda i, arch: math.nan if i < 20 else _score(arch),
@@ -308,6 +360,8 @@ def check_failed_never_wins(spec: OptimizerSpec) -> None:
     Shares of the second half of four runs, 520 trials; a search that lets NaN win ends up near 1, so the slack of 0.15 is
     far from both.
     """
+    if not spec.factory.charges_evaluations:
+        return  # it is told nothing
 
     def share(bad: float) -> float:
         late = []
@@ -327,6 +381,8 @@ def check_failed_disturb_nothing(spec: OptimizerSpec) -> None:
 
     Mean accuracy of the second half of four runs; sorting a list with NaN in it costs 0.1, the slack is half of that.
     """
+    if not spec.factory.charges_evaluations:
+        return  # it is told nothing
 
     def quality(bad: float) -> float:
         late: list[Proposal] = []
@@ -343,6 +399,8 @@ def check_failed_disturb_nothing(spec: OptimizerSpec) -> None:
 
 def check_never_sees_the_future(spec: OptimizerSpec) -> None:
     """Proposals depend only on what was told so far: two objectives that agree for k trials give the same k + 1 proposals."""
+    if not spec.factory.charges_evaluations:
+        return  # it is told nothing
     for k in (1, 40, 130):
 
         def turned(i: int, arch: Architecture, k: int = k) -> float:
@@ -402,6 +460,39 @@ def check_other_process(spec: OptimizerSpec) -> None:
         )
 
 
+def check_resumes(spec: OptimizerSpec) -> None:
+    """A method that trains by itself and has a `state_dict` goes on from it as if it had never been interrupted."""
+    if spec.factory.charges_evaluations or not hasattr(spec.factory, "state_dict"):
+        return
+    import io
+
+    import torch
+
+    space = NASBench201Space()
+    whole, file = _made(spec, 12, space), io.BytesIO()
+    whole.ask()
+    torch.save(whole.state_dict(), file)  # type: ignore[attr-defined]
+    file.seek(0)
+    again = _made(spec, 12, space)
+    again.load_state_dict(torch.load(file, weights_only=True))  # type: ignore[attr-defined]
+    for optimizer in (whole, again):
+        optimizer.ask()
+    # The proposals alone would not tell: they rarely change in a single epoch.
+    states = [_plain(optimizer.state_dict()) for optimizer in (whole, again)]  # type: ignore[attr-defined]
+    assert states[0] == states[1], (
+        "after state_dict and load_state_dict the search goes on in another way: what it depends on is not all in the state"
+    )
+
+
+def _plain(state: Any) -> Any:
+    """A state with tensors and arrays as lists, and without what was measured by a clock."""
+    if isinstance(state, dict):
+        return {str(key): _plain(value) for key, value in state.items() if "seconds" not in str(key)}
+    if isinstance(state, list | tuple):
+        return [_plain(value) for value in state]
+    return repr(state.tolist()) if hasattr(state, "tolist") else repr(state)
+
+
 CHECKS: tuple[Check, ...] = (
     check_constructor,
     check_presets,
@@ -417,6 +508,7 @@ CHECKS: tuple[Check, ...] = (
     check_never_sees_the_future,
     check_leaves_trial_alone,
     check_other_process,
+    check_resumes,
 )
 
 
@@ -434,7 +526,10 @@ def check_no_two_alike(names: Sequence[str] | None = None) -> None:
     """No two strategies of the registry run alike, beyond every warm-up: one would be the other under a second name."""
     seen: dict[str, str] = {}
     for name in names if names is not None else entry_points("optimizers"):
-        fingerprint = repr(_play(optimizer_spec(name), seed=11))
+        spec = optimizer_spec(name)
+        if not spec.factory.charges_evaluations:
+            continue  # several supernets may well agree on the made-up images
+        fingerprint = repr(_play(spec, seed=11))
         assert fingerprint not in seen, (
             f"{name} and {seen[fingerprint]} propose the same architectures in a run of {LONG} trials"
         )

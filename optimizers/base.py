@@ -85,6 +85,7 @@ class Optimizer(ABC):
         presets: named sets of hyper-parameters; `name@preset` selects one wherever an optimizer id is accepted.
         charges_evaluations: False for a method that trains inside `ask` (a supernet). Each proposal is then what it would
             return now, costs nothing and is not told; its own measured seconds are its search cost.
+        spaces: names of the spaces that it works on; None for every space.
         deterministic: True for a method that never draws from `rng`, such as an exhaustive search.
         metrics: names of the benchmark's metrics that `Trial.metrics` is to carry, such as `("flops",)`. A multi-objective
             method sets it on the instance, from its hyper-parameter `objective`.
@@ -92,6 +93,7 @@ class Optimizer(ABC):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     charges_evaluations: ClassVar[bool] = True
+    spaces: ClassVar[tuple[str, ...] | None] = None
     deterministic: ClassVar[bool] = False
     metrics: tuple[str, ...] = ()
 
