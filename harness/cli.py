@@ -69,8 +69,16 @@ def main() -> None:
 
 
 _NARROW = (
-    *("strategy", "test regret, mean", "P(better than random)", "validation regret, mean", "simulated s"),
+    *(
+        "strategy",
+        "test regret, mean",
+        "P(better than random)",
+        "validation regret, mean",
+        "simulated s",
+        "optimizer s",
+    ),
     *("proxy", "Kendall tau", "Spearman rho", "seconds"),
+    *("method", "tau, batch", "tau, recalibrated", "test regret", "skip share", "search s"),
 )
 
 
@@ -532,6 +540,71 @@ def stop(
         typer.echo(f"Report: {page}")
     if study.errors:
         fail("; ".join(f"{label} failed: {message}" for label, message in study.errors.items()), 1)
+
+
+@app.command()
+def supernet(
+    method: Annotated[str, typer.Option(help="Comma-separated ids of methods that train a supernet.")],
+    benchmark: Annotated[str, typer.Option(help="Benchmark id.")] = "digits201",
+    seeds: Annotated[int, typer.Option(help="Runs of each method.")] = 3,
+    n: Annotated[str, typer.Option("--n", help="How many architectures to evaluate, or all.")] = "200",
+    points: Annotated[int, typer.Option(help="After how many of the epochs they are evaluated.")] = 3,
+    epochs: Annotated[int | None, typer.Option(help="Of every method. (default: its own)")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="A folder or file of labelled images. (default: the benchmark's own)")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... (default: the methods' own)")] = None,
+    seed: Annotated[int, typer.Option(help="Of the sample of architectures and of the runs.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of results and report. (default: nasharness-results/supernet-NAME)")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train supernets and report how they rank architectures, and what becomes of their parameters on the way.
+
+    A study that was interrupted goes on where it stopped when the same command is given again.
+    """
+    from .registry import split_ids
+    from .supernets import supernets as run_supernets
+
+    if n != "all" and not n.isdigit():
+        raise ValueError(f"--n must be a whole number or all, not {n!r}")
+    # Runs know what they belong to, so that one folder can hold those of several commands.
+    folder = out or Path("nasharness-results") / f"supernet-{benchmark.replace('/', '-').replace(':', '-')}"
+    try:
+        with progress(f"{benchmark}: epochs and evaluations", quiet or as_json) as update:
+            study = run_supernets(
+                split_ids(method),
+                benchmark,
+                seeds=seeds,
+                n=None if n == "all" else int(n),
+                points=points,
+                epochs=epochs,
+                images=images,
+                device=device,
+                seed=seed,
+                out=folder,
+                progress=update,
+            )
+    except KeyboardInterrupt:
+        fail(
+            f"interrupted. What was finished is kept in {folder}; to go on, give the same command again:\n"
+            f"  nasharness {shlex.join(sys.argv[1:])}",
+            130,
+        )
+    with status("writing the report", quiet or as_json):
+        page = study.report(folder)
+    summary = study.summary()
+    if as_json:
+        found = {"report": str(page), "population": study.population, "methods": summary.records()}
+        typer.echo(json.dumps(_plain(found), indent=2))
+    elif not quiet:
+        headers, rows = summary.rows_for_display(brief=True)
+        _print_table(headers, rows, title=f"{study.benchmark.id}, {seeds} seeds, {study.population}")
+        for sentence in summary.verdicts():
+            typer.echo(sentence)
+        typer.echo(f"Report: {page}")
 
 
 @app.command()

@@ -22,7 +22,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -33,7 +33,8 @@ import numpy.typing as npt
 from ..benchmarks.spaces.base import SearchSpace
 from .registry import OptimizerSpec, load, optimizer_spec
 from .run import generators, supernet_task
-from .scoring import ScoreError, choose
+from .scorer import ScoreError
+from .scoring import choose
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +62,7 @@ _BLOCK = 25  # architectures that count as one unit of progress
 _LISTED = 1_000_000  # architectures of the largest space that is listed
 _SAMPLED = 10_000  # architectures that stand for a larger one
 _DRAWS = 4  # of a mixture that is random
+_HESSIAN_IMAGES = 64
 _SERIES = (
     "epoch",
     "seconds",
@@ -138,7 +140,7 @@ class SupernetRun:
         """The inverse of `save`."""
         with np.load(path, allow_pickle=False) as file:
             plain = json.loads(str(file["plain"]))
-            groups: dict[str, dict[Any, Any]] = {"series": {}, "weights": {}, "inherited": {}}
+            groups: dict[str, Any] = {"series": {}, "weights": {}, "inherited": {}}
             for key in file.files:
                 group, _, name = key.partition(".")
                 if group in groups:
@@ -447,8 +449,10 @@ class _Job:
     def check(self) -> int:
         """Make the method once, so that what it refuses is said before hours of work; returns the units of the run."""
         made = self._make()
-        if self.benchmark.space.name not in made.spaces:
-            raise SupernetError(f"{self.spec.label} searches {' and '.join(made.spaces)}, not {self.benchmark.space.name}")
+        if made.spaces is not None and self.benchmark.space.name not in made.spaces:
+            raise SupernetError(
+                f"{self.spec.label} searches {' and '.join(made.spaces)}, not {self.benchmark.space.name}"
+            )
         self.points = evaluation_points(made.recipe.epochs, self.wanted_points)
         self.blocks = -(-len(self.archs) // _BLOCK)
         return made.recipe.epochs + len(self.points) * self.blocks
@@ -456,9 +460,7 @@ class _Job:
     def _make(self) -> SupernetOptimizer:
         rng, _ = generators(self.seed, self.benchmark.id, self.spec.seeded_by, self.repetition)
         try:
-            made: Any = self.spec.make(
-                self.benchmark.space, rng, fidelities=self.benchmark.fidelities, task=self.task
-            )
+            made: Any = self.spec.make(self.benchmark.space, rng, fidelities=self.benchmark.fidelities, task=self.task)
         except (ValueError, TypeError) as error:
             raise SupernetError(f"{self.spec.label} could not be made: {error}") from error
         return made  # type: ignore[no-any-return]  # `_read_methods` has seen to its class
@@ -545,7 +547,9 @@ class _Job:
             with _threads(optimizer):
                 optimizer.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
-            raise SupernetError(f"{self.checkpoint} cannot be gone on with ({error}): delete it to start afresh") from error
+            raise SupernetError(
+                f"{self.checkpoint} cannot be gone on with ({error}): delete it to start afresh"
+            ) from error
         record.load_state_dict(state["record"])
 
 
@@ -565,7 +569,7 @@ class _Record:
         """The epoch that has just ended."""
         log = optimizer.log[-1] if optimizer.log else {}
         before = self.epochs[-1]["seconds"] if self.epochs else 0.0
-        entry = {name: math.nan for name in _SERIES}
+        entry = dict.fromkeys(_SERIES, math.nan)
         entry |= {
             "epoch": float(len(self.epochs) + 1),
             "seconds": before + seconds,
@@ -666,25 +670,53 @@ def _threads(optimizer: SupernetOptimizer) -> AbstractContextManager[Any]:
 
 
 def _eigenvalue(optimizer: SupernetOptimizer, batch: Batch) -> float:
+    """The dominant eigenvalue by the architecture parameters; NaN for a method without them or with one path at a time."""
     from ..optimizers.supernet.training import DifferentiableOptimizer
 
     if not isinstance(optimizer, DifferentiableOptimizer):
         return math.nan
-    try:
-        from ..optimizers.supernet.hessian import dominant_eigenvalue
-    except ImportError:
+    from ..optimizers.supernet.hessian import architecture_hessian, largest_eigenvalue
+
+    if any(mix.is_path or mix.carry for mix in optimizer.mixes()):  # a drawn path has no second derivatives to speak of
         return math.nan
-    return float(dominant_eigenvalue(optimizer, batch))
+    few = type(batch)(batch.images[:_HESSIAN_IMAGES], batch.targets[:_HESSIAN_IMAGES])
+    try:
+        return largest_eigenvalue(architecture_hessian(optimizer.supernet, optimizer.mixes, optimizer.alphas, [few]))
+    except (RuntimeError, ValueError):  # a mixture that cannot be differentiated twice
+        return math.nan
 
 
 def _saved_bytes(optimizer: SupernetOptimizer) -> float:
-    """Bytes kept for the backward pass in one training step of a search that is thrown away afterwards."""
-    try:
-        from ..optimizers.supernet.memory import saved_bytes
-    except ImportError:
-        return math.nan
+    """Most bytes kept for one backward pass in a training step, of a search that is thrown away afterwards."""
+    import torch
+
+    from ..optimizers.supernet.memory import saved_bytes
+
+    found = [math.nan]
     with _threads(optimizer):
-        return float(saved_bytes(optimizer))
+        optimizer.prepare()
+        plain = optimizer.loss
+
+        def counted(*arguments: Any, **options: Any) -> torch.Tensor:
+            if not torch.is_grad_enabled():
+                return plain(*arguments, **options)
+            losses: list[torch.Tensor] = []
+
+            def step() -> torch.Tensor:
+                losses.append(plain(*arguments, **options))
+                return losses[0]
+
+            found.append(float(saved_bytes(step, parameters=optimizer.supernet)))
+            return losses[0]
+
+        optimizer.loss = counted  # type: ignore[method-assign]
+        optimizer.epoch = min(optimizer.recipe.warm_up, optimizer.recipe.epochs - 1)
+        optimizer.images.start_epoch(optimizer.epoch)
+        optimizer.supernet.train()
+        batches = (next(optimizer.images.endless(part)) for part in ("weights", "architecture"))
+        with suppress(Exception):  # what cannot be measured is not known; the search itself will say what is wrong
+            optimizer.step(*batches)
+    return float(np.fmax.reduce(found))
 
 
 def _check_device(device: str) -> None:
@@ -704,10 +736,8 @@ def _reset_peak(device: str) -> None:
 
         torch.cuda.reset_peak_memory_stats(device)
         return
-    try:  # Linux: the high-water mark of the resident set starts again
+    with suppress(OSError):  # Linux: the high-water mark of the resident set starts again
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def _peak_bytes(device: str) -> float:

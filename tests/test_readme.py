@@ -51,7 +51,7 @@ def folder(tmp_path):
 def test_the_example_optimizer_conforms_and_runs(folder):
     """The class in README passes every check and runs by the command beside it, from a file outside the repository."""
     check, compare = (shlex.split(c) for c in COMMANDS if "my_optimizer" in c)
-    assert "14 of 14 checks passed" in type_in(folder, "-m", *check)
+    assert "15 of 15 checks passed" in type_in(folder, "-m", *check)
     assert "HillClimber(warmup=50)" in type_in(folder, "-m", *compare)
 
 
@@ -147,13 +147,47 @@ def test_optimizers_of_other_packages_run(folder):
     assert "nevergrad:OnePlusOne" in said
 
 
+@pytest.fixture
+def gate(folder):
+    (folder / "my_gate.py").write_text(code("# my_gate.py"))
+    return folder
+
+
+def test_the_example_gate_conforms(gate):
+    """The gate in README passes every check by the command beside it."""
+    (check,) = (shlex.split(c) for c in COMMANDS if "check my_gate" in c)
+    assert "15 of 15 checks passed" in type_in(gate, "-m", *check)
+
+
+@pytest.mark.slow
+def test_the_example_gate_runs(gate):
+    (compare,) = (shlex.split(c) for c in COMMANDS if "my_gate" in c and "compare" in c)
+    assert "my_gate:Sharp" in type_in(gate, "-m", *compare, "--repetitions", "1")
+
+
+@pytest.mark.slow
+def test_supernets_are_compared_with_tabular_strategies(folder):
+    """One repetition of the command."""
+    (compare,) = (shlex.split(c) for c in COMMANDS if "darts,pc_darts" in c)
+    said = type_in(folder, "-m", *compare, "--repetitions", "1")
+    assert all(name in said for name in ("pc_darts", "gdas", "rsps", "regularized_evolution", "random_search"))
+
+
+@pytest.mark.slow
+def test_the_supernet_report(folder):
+    """The command prints the rank correlation with an interval."""
+    (command,) = (shlex.split(c) for c in COMMANDS if "nasharness supernet --method rsps" in c)
+    said = type_in(folder, "-m", *command, "--epochs", "3")
+    assert re.search(r"0\.\d\d\s*\[-?0\.\d\d, -?0\.\d\d\]", said)
+
+
 def test_the_table_of_strategies_is_complete():
     """Every registered strategy stands in README, and nothing else."""
     from nasharness.harness.registry import entry_points
 
     table = README[README.index("## Search strategies") : README.index("Optimizers that you already have")]
     named = set(re.findall(r"`(\w+)`", "".join(row for row in table.splitlines() if row.startswith("| "))))
-    presets = {"nats", "non_aging", "nas_bowl", "evolution", "paper", "paper_evolution"}
+    presets = {"nats", "non_aging", "nas_bowl", "evolution", "paper", "paper_evolution", "second_order"}
     assert named - presets == set(entry_points("optimizers"))
 
 

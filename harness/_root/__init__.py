@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .harness.scoring import Scores, score
     from .harness.stopping import StoppingStudy, compare_stopping
     from .harness.study import Study, StudyError, compare
+    from .harness.supernets import SupernetError, SupernetStudy, supernets
     from .harness.testing import CheckError, check
     from .optimizers.base import Optimizer, SearchFinished
     from .predictors.base import Curves, CurvesError, Decision, Prediction, Predictor, StoppingRule
@@ -61,6 +62,8 @@ _WHERE = {
     "StoppingStudy": ".harness.stopping",
     "Study": ".harness.study",
     "StudyError": ".harness.study",
+    "SupernetError": ".harness.supernets",
+    "SupernetStudy": ".harness.supernets",
     "TableBenchmark": ".benchmarks.table",
     "Trial": ".harness.core",
     "check": ".harness.testing",
@@ -70,6 +73,7 @@ _WHERE = {
     "load": ".harness.registry",
     "run": ".harness.run",
     "score": ".harness.scoring",
+    "supernets": ".harness.supernets",
 }
 
 __all__ = [
@@ -103,6 +107,8 @@ __all__ = [
     "StoppingStudy",
     "Study",
     "StudyError",
+    "SupernetError",
+    "SupernetStudy",
     "TableBenchmark",
     "Trial",
     "check",
@@ -112,6 +118,7 @@ __all__ = [
     "load",
     "run",
     "score",
+    "supernets",
 ]
 
 

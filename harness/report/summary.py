@@ -237,7 +237,8 @@ def columns(split: Split = "test", *, best_found: bool = False) -> tuple[Column,
         Column(
             "Kendall tau",
             f"Rank correlation (tau-b), within a run, of the validation accuracies that the search saw with the final {split}"
-            " accuracies, failed trials left out; mean over the runs in which it is defined.",
+            " accuracies, failed trials left out; mean over the runs in which it is defined. A supernet is not told such"
+            " values: `nasharness supernet` measures how it ranks.",
             lambda r: (
                 r.tau.text() + (f" ({r.tau_runs} of {r.repetitions} runs)" if 0 < r.tau_runs < r.repetitions else "")
             ),
@@ -250,8 +251,8 @@ def columns(split: Split = "test", *, best_found: bool = False) -> tuple[Column,
         ),
         Column(
             "optimizer s",
-            "Mean measured seconds that the optimizer's own computations took in a run. GPU time is the two together;"
-            " only this part depends on the machine.",
+            "Mean measured seconds that the optimizer's own computations took in a run, such as the training of a supernet. GPU"
+            " time is the two together; only this part depends on the machine.",
             lambda r: _seconds(r.optimizer_seconds),
         ),
         Column("evaluations", "Mean number of trials in a run.", lambda r: _fixed(r.evaluations, 1), brief=False),
@@ -431,7 +432,10 @@ def measure(runs: Sequence[Run], benchmark: Benchmark) -> list[Measured]:
                 run=run,
                 test_regret=np.where(none_yet, np.nan, 100 * (best_test - test[run.incumbents])),
                 validation_regret=np.where(none_yet, np.nan, 100 * (best_validation - validation[run.incumbents])),
-                tau=metrics.kendall_tau(run.trials.value[ranked], (test if split == "test" else validation)[ranked]),
+                # A search that trains by itself was not told these values.
+                tau=metrics.kendall_tau(run.trials.value[ranked], (test if split == "test" else validation)[ranked])
+                if run.charged
+                else float("nan"),
                 failed=int(failed.sum()),
                 split=split,
                 best_found=best_found,

@@ -104,7 +104,8 @@ class SupernetImages:
             other_ids = order[half:][:limit]
             self._architecture = self._put(train.images[other_ids], train.labels[other_ids])
         self._weights = self._put(train.images[self._ids], train.labels[self._ids])
-        self._fresh = type(source).epoch is not _plain_epoch() and source.epoch(seed, 0).images is not train.images
+        first = source.epoch(seed, 0).images
+        self._fresh = first is not train.images and not np.array_equal(first, train.images)
 
     def _put(self, images: np.ndarray, labels: np.ndarray) -> Batch:
         x = torch.tensor(images).to(self.device, memory_format=torch.channels_last)
@@ -157,9 +158,3 @@ class SupernetImages:
             ]
         finally:
             self.generator = generator
-
-
-def _plain_epoch() -> object:
-    from ...benchmarks.images import ImageTask
-
-    return ImageTask.epoch

@@ -34,7 +34,7 @@ class Mix:
     weights: Tensor | None = None
     edges: Tensor | None = None
     carry: bool = False
-    _columns: dict[tuple[tuple[int, ...], int], Tensor] = field(default_factory=dict, repr=False)
+    _columns: dict[tuple[tuple[int, ...], int, bool], Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def is_path(self) -> bool:
@@ -45,7 +45,11 @@ class Mix:
         """The factors of one operation on some edges, `(len(edges),)`; None for 1. The same tensor for all cells of a pass."""
         if self.weights is None and self.edges is None:
             return None
-        key = (edges, op)
+        key = (
+            edges,
+            op,
+            torch.is_grad_enabled(),
+        )  # what was made without gradients must not serve a pass that needs them
         if key not in self._columns:
             total = self.edges if self.weights is None else self.weights[:, op]
             if self.weights is not None and self.edges is not None:
@@ -69,7 +73,12 @@ class Mix:
     def without(self, edge: int, op: int) -> Mix:
         """The same pass with one operation left out, the weights of the others as they are."""
         active = tuple(tuple(o for o in ops if (e, o) != (edge, op)) for e, ops in enumerate(self.active))
-        return replace(self, active=active, _columns={})
+        weights = self.weights
+        if self.carry and weights is not None:  # as a number it would be added, for a chosen operation 1
+            kept = torch.ones_like(weights)
+            kept[edge, op] = 0.0
+            weights = weights * kept
+        return replace(self, active=active, weights=weights, _columns={})
 
 
 def soft(weights: Tensor, active: Sequence[Sequence[int]] | None = None, *, edges: Tensor | None = None) -> Mix:

@@ -66,6 +66,7 @@ def set_mode(network: nn.Module, mode: Mode) -> None:
             module.mode = mode
             if mode == "estimate":
                 module.seen = 0
+                module.reset_running_stats()  # a path before may have left values that are not finite
 
 
 @contextmanager

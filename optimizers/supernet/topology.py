@@ -171,7 +171,8 @@ class DARTSTopology(Topology):
             best = values.argmax(axis=1)
             rank = values.max(axis=1)
             if edge_strengths is not None:
-                rank = rank * np.asarray(edge_strengths[t], dtype=np.float64)
+                possible = np.isfinite(rank)  # -inf times 0 is no number
+                rank[possible] *= np.asarray(edge_strengths[t], dtype=np.float64)[possible]
             row = [table.none] * len(table.edges)
             for node in table.nodes:
                 into = table.edges_into(node)

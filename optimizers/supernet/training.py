@@ -58,7 +58,7 @@ class SupernetOptimizer(Optimizer):
     """
 
     charges_evaluations = False
-    spaces: ClassVar[tuple[str, ...]] = ("nasbench201", "darts")
+    spaces: ClassVar[tuple[str, ...] | None] = ("nasbench201", "darts")
     own_recipe: ClassVar[Mapping[str, Any]] = {}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": PAPER}
 
@@ -136,7 +136,7 @@ class SupernetOptimizer(Optimizer):
                 f"{type(self).__name__} trains a supernet: run it on a benchmark that has networks and images, such as"
                 " digits201, or give it images with BENCHMARK(images='PATH')"
             )
-        if self.space.name not in self.spaces:
+        if self.spaces is not None and self.space.name not in self.spaces:
             raise ValueError(f"{type(self).__name__} searches {' and '.join(self.spaces)}, not {self.space.name}")
         self.topology = topology(self.space)
         torch.set_flush_denormal(True)
@@ -267,11 +267,11 @@ class SupernetOptimizer(Optimizer):
             self._sums["n"] += len(batch.targets)
         return loss
 
-    def update_weights(self, loss: Tensor) -> None:
-        """One clipped SGD step on the supernet's weights."""
+    def update_weights(self, loss: Tensor, *, also: Sequence[nn.Parameter] = ()) -> None:
+        """One clipped SGD step on the supernet's weights; `also` gets its (scaled) gradient, but is not stepped."""
         self.weight_optimizer.zero_grad(set_to_none=True)
         weights = [p for group in self.weight_optimizer.param_groups for p in group["params"]]
-        self.scaler.scale(loss).backward(inputs=[p for p in weights if p.requires_grad])
+        self.scaler.scale(loss).backward(inputs=[*(p for p in weights if p.requires_grad), *also])
         self.scaler.unscale_(self.weight_optimizer)
         if self.recipe.clip:
             nn.utils.clip_grad_norm_([p for p in weights if p.grad is not None], self.recipe.clip)
@@ -388,7 +388,17 @@ class DifferentiableOptimizer(SupernetOptimizer):
 
     def mixes(self) -> list[Mix]:
         """How the next pass goes, one mix per table."""
-        return [soft(self.gate(alpha), self.active(t)) for t, alpha in enumerate(self.alphas)]
+        return [soft(self.operation_weights(t), self.active(t)) for t in range(len(self.alphas))]
+
+    def operation_weights(self, t: int) -> Tensor:
+        """The weights of the operations of table t, `(edges, operations)`."""
+        return self.gate(self.alphas[t])
+
+    def restricted_softmax(self, t: int, logits: Tensor) -> Tensor:
+        """Softmax over the operations of table t that are still in the search; 0 for those that are removed."""
+        operations = range(logits.shape[1])
+        gone = torch.tensor([[op in edge for op in operations] for edge in self.removed[t]], device=logits.device)
+        return torch.softmax(logits.masked_fill(gone, -torch.inf), dim=1)
 
     def active(self, t: int) -> tuple[tuple[int, ...], ...]:
         """The operations of table t that are still in the search, by edge."""
@@ -399,8 +409,8 @@ class DifferentiableOptimizer(SupernetOptimizer):
         """What decides which operations are proposed, per table `(edges, operations)`: the gate's weights; -inf if removed."""
         found = []
         with torch.no_grad():
-            for t, alpha in enumerate(self.alphas):
-                values = self.gate(alpha).double().cpu().numpy().copy()
+            for t in range(len(self.alphas)):
+                values = self.operation_weights(t).double().cpu().numpy().copy()
                 for e, gone in enumerate(self.removed[t]):
                     values[e, sorted(gone)] = -np.inf
                 found.append(values)

@@ -208,7 +208,7 @@ def test_report_of_a_folder_without_a_study(shell, tmp_path):
 
 def test_check(shell):
     """A class passes, or fails with what to fix and exit code 1."""
-    assert "14 of 14 checks passed" in shell("check", "mine:Good").stdout
+    assert "15 of 15 checks passed" in shell("check", "mine:Good").stdout
     done = shell("check", "mine:Bad", code=1)
     assert "ask proposed (9, 9, 9, 9, 9, 9) at trial 0, which is not in" in done.stdout
     verdict = json.loads(shell("check", "mine:Raises", "--json", code=1).stdout)
