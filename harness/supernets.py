@@ -365,14 +365,14 @@ def disconnected(space: SearchSpace, archs: npt.NDArray[np.integer]) -> npt.NDAr
     """Which architectures have a cell in which nothing leads from the input to the output, `(n,)`."""
     from ..optimizers.supernet.topology import topology
 
-    if not hasattr(space, "prune"):
-        return np.zeros(len(archs), dtype=bool)
     made = topology(space)
-    result = np.zeros(len(archs), dtype=bool)
-    for i, arch in enumerate(archs.tolist()):
-        rows = made.choices(space.prune(tuple(arch)))
-        result[i] = any(set(row) == {table.none} for row, table in zip(rows, made.tables, strict=True))
-    return result
+    return np.array(
+        [
+            not all(table.connected(row) for table, row in zip(made.tables, made.choices(tuple(arch)), strict=True))
+            for arch in archs.tolist()
+        ],
+        dtype=bool,
+    )
 
 
 class _Table:

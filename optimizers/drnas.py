@@ -53,7 +53,7 @@ class DirichletDraw(torch.autograd.Function):
         return drawn
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         drawn, concentration = ctx.saved_tensors
         total = concentration.sum(dim=-1, keepdim=True).expand_as(concentration).contiguous()
         slope = torch._dirichlet_grad(drawn, concentration, total)

@@ -13,6 +13,8 @@ Where this file differs from the paper and its code (AutoDL-Projects):
     * The architecture step comes before the weight step, as in the other methods here.
     * The weight step computes the drawn path without its factor of 1.
     * Only the noise is drawn again if it is infinite; the log-probabilities are taken to be finite.
+    * A choice that leads nowhere (`none` across the cell) is drawn again: behind it batch normalisation divides zeros by their
+      deviation, layer after layer, and the gradient overflows.
     * The default recipe is short, and its alpha learns faster; `@paper` is that of NAS-Bench-201.
 """
 
@@ -31,6 +33,8 @@ from .supernet.images import Batch
 from .supernet.mix import Mix, hard, one_hot, path
 from .supernet.recipe import PAPER
 from .supernet.training import DifferentiableOptimizer
+
+_TRIES = 100  # for a choice that leads from the input of the cell to its output; then one is taken that does not
 
 
 def gumbel(shape: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -100,9 +104,17 @@ class GDAS(DifferentiableOptimizer):
 
     def mixes(self) -> list[Mix]:
         """One operation per edge, one-hot with gradients; the same in all cells of a table."""
-        return [hard(one_hot(relaxed_sample(alpha, self.tau, self.generator))) for alpha in self.alphas]
+        return [hard(one_hot(self.sample(t))) for t in range(len(self.alphas))]
+
+    def sample(self, t: int) -> Tensor:
+        """A relaxed sample of table t whose hard form leads from the input of the cell to its output."""
+        for _ in range(_TRIES):
+            drawn = relaxed_sample(self.alphas[t], self.tau, self.generator)
+            if self.topology.tables[t].connected(drawn.argmax(dim=1).tolist()):
+                break
+        return drawn
 
     def weight_step(self, batch: Batch) -> None:
         with torch.no_grad():
-            drawn = [relaxed_sample(alpha, self.tau, self.generator).argmax(dim=1).tolist() for alpha in self.alphas]
+            drawn = [self.sample(t).argmax(dim=1).tolist() for t in range(len(self.alphas))]
         self.update_weights(self.loss(batch, [path(choices) for choices in drawn], count=True))

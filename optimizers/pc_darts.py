@@ -13,8 +13,7 @@ Where this file differs from the paper and its code (yuhuixu1993/PC-DARTS):
     * On NAS-Bench-201 no edge is ever dropped, so beta weights the edges of the supernet and decides nothing at the end.
     * What bypasses the operations of an edge is multiplied by the edge's weight too, as in the code.
     * alpha and beta are drawn with the same small deviation, `alpha_init`.
-    * The default recipe is short; `@paper` is that of the paper on CIFAR-10. Its alpha is decayed from the first step, here
-      from the end of the warm-up, as there is no step before.
+    * The default recipe is short; `@paper` is that of the paper on CIFAR-10.
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ class ProxylessNAS(DifferentiableOptimizer):
             probabilities = torch.softmax(alpha.detach().float().cpu(), dim=1)
             for _ in range(_TRIES):
                 row = torch.multinomial(probabilities, 1, generator=self.generator)[:, 0].tolist()
-                if self.connected(t, row):
+                if self.topology.tables[t].connected(row):
                     break
             found.append(path(row))
         return found
@@ -176,21 +176,10 @@ class ProxylessNAS(DifferentiableOptimizer):
             rescaled = torch.softmax(logits.gather(1, pair), dim=1)
             first = torch.multinomial(rescaled, 1, generator=self.generator)
             pair = torch.where(first == 0, pair, pair.flip(1))
-            if self.connected(t, pair[:, 0].tolist()):
+            if self.topology.tables[t].connected(pair[:, 0].tolist()):
                 break
         gates = torch.zeros_like(logits).scatter_(1, pair[:, :1], 1.0)
         return Draw(pair, gates.to(self.recipe.device).requires_grad_())
-
-    def connected(self, t: int, row: Sequence[int]) -> bool:
-        """Whether the open operations of table t carry anything to the output of its cell."""
-        table = self.topology.tables[t]
-        targets = table.nodes
-        reached = {source for _, source in table.edges if source not in targets}
-        for node in targets:
-            if any(row[e] != table.none and table.edges[e][1] in reached for e in table.edges_into(node)):
-                reached.add(node)
-        # The output is the last node, or in the DARTS space all nodes side by side.
-        return bool(reached.intersection(targets if self.space.name == "darts" else targets[-1:]))
 
     def update_pairs(self, pairs: Sequence[Tensor], by_gates: Sequence[Tensor], loss: Tensor) -> None:
         """Update the parameters of the operations that were drawn.

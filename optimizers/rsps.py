@@ -25,6 +25,7 @@ AutoDL-Projects):
       runs over the choices of the space's vectors. The constraint is left out.
     * A generation that finds too few new children within a number of tries is filled with random architectures, which the SPOS
       code does as well, and if the space has nothing new left it is smaller.
+    * The default recipe is short; `@paper` is that of the NAS-Bench-201 code.
 """
 
 from __future__ import annotations

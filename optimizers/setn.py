@@ -17,6 +17,7 @@ Where this file differs from the papers and their code (AutoDL-Projects):
     * After every epoch but the last only `quick` candidates are judged; the code judges all every time.
     * In the code momentum and weight decay also move operations off the path; here they stay as they are.
     * Batch normalisation goes by the batch (`supernet/norm.py`).
+    * The default recipe is short; `@paper` is that of the NAS-Bench-201 code.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ Where this file differs from the paper and its code (ajbrock/SMASH):
     * A perturbation redraws choices of the space's vectors. After every epoch but the last the proposal is the best of
       `quick` random architectures.
     * In the DARTS space the strided skip connection of a reduction cell counts as common and is not written.
+    * The default recipe and search are short; `@paper` has the paper's, on the networks of the space.
 """
 
 from __future__ import annotations

@@ -30,11 +30,13 @@ class Table:
         name: of the cell.
         edges: (target, source) of each edge, in the order of the rows.
         operations: names, in the order of the columns.
+        outputs: the nodes that make the output of the cell.
     """
 
     name: str
     edges: tuple[tuple[int, int], ...]
     operations: tuple[str, ...]
+    outputs: tuple[int, ...]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -53,6 +55,14 @@ class Table:
     def edges_into(self, node: int) -> list[int]:
         """Rows of the edges that end in a node."""
         return [e for e, (target, _) in enumerate(self.edges) if target == node]
+
+    def connected(self, row: Sequence[int]) -> bool:
+        """Whether operations, one per edge, carry anything from the inputs of the cell to its output."""
+        reached = {source for _, source in self.edges} - set(self.nodes)
+        for node in self.nodes:
+            if any(row[e] != self.none and self.edges[e][1] in reached for e in self.edges_into(node)):
+                reached.add(node)
+        return not reached.isdisjoint(self.outputs)
 
     @property
     def nodes(self) -> list[int]:
@@ -106,7 +116,7 @@ class NASBench201Topology(Topology):
 
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
-        self.tables = (Table("cell", nasbench201.EDGES, nasbench201.OPERATIONS),)
+        self.tables = (Table("cell", nasbench201.EDGES, nasbench201.OPERATIONS, (3,)),)
 
     def choices(self, arch: Architecture) -> Choices:
         return (self.space.check(arch),)
@@ -130,7 +140,7 @@ class DARTSTopology(Topology):
     def __init__(self, space: SearchSpace) -> None:
         self.space = space
         edges = tuple((node, source) for node in darts.NODES for source in range(node))
-        self.tables = tuple(Table(name, edges, ("none", *darts.OPERATIONS)) for name in darts.CELLS)
+        self.tables = tuple(Table(name, edges, ("none", *darts.OPERATIONS), darts.CONCAT) for name in darts.CELLS)
 
     def choices(self, arch: Architecture) -> Choices:
         assert isinstance(self.space, darts.DARTSSpace)

@@ -273,9 +273,10 @@ class SupernetOptimizer(Optimizer):
         weights = [p for group in self.weight_optimizer.param_groups for p in group["params"]]
         self.scaler.scale(loss).backward(inputs=[*(p for p in weights if p.requires_grad), *also])
         self.scaler.unscale_(self.weight_optimizer)
-        if self.recipe.clip:
-            nn.utils.clip_grad_norm_([p for p in weights if p.grad is not None], self.recipe.clip)
-        self.scaler.step(self.weight_optimizer)
+        norm = nn.utils.clip_grad_norm_([p for p in weights if p.grad is not None], self.recipe.clip or math.inf)
+        # A path whose cells put out zeros divides by their deviation again and again: its gradient may overflow.
+        if self.scaler.is_enabled() or bool(torch.isfinite(norm)):
+            self.scaler.step(self.weight_optimizer)
         self.scaler.update()
 
     # ------------------------------------------------------------------------------------------------- inherited accuracy

@@ -189,13 +189,13 @@ def test_mistakes_are_answered(tiny: Any, methods: Any, given: Any, message: str
 
 def test_report(tiny: Any, tmp_path: Path) -> None:
     """All files; methods without parameters are named in the table and left out of the figures on these."""
-    study = study_of(tiny, [DARTS, Paths], seeds=2)
+    study = study_of(tiny, [DARTS, Paths], seeds=2, epochs=2, points=1, n=4)
     page = study.report(tmp_path).read_text()
     assert "Paths" in page
     lines = {name: (tmp_path / f"{name}.csv").read_text().splitlines() for name in ("summary", "epochs", "inherited")}
-    assert {name: len(found) - 1 for name, found in lines.items()} == {"summary": 2, "epochs": 12, "inherited": 96}
+    assert {name: len(found) - 1 for name, found in lines.items()} == {"summary": 2, "epochs": 8, "inherited": 16}
     assert "toprule" in (tmp_path / "table.tex").read_text()
-    assert len(study.frame()) == 12
+    assert len(study.frame()) == 8
     drawn = {file.stem for file in (tmp_path / "figures").iterdir()}
     assert drawn >= {"tau", "inherited", "weights", "regret", "skips", "drop"}
 

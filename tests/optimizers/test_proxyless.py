@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 from typing import Any
@@ -57,7 +58,7 @@ def test_draws_follow_the_probabilities() -> None:
     search = _begun()
     p = torch.tensor([0.05, 0.5, 0.2, 0.15, 0.1])
     search.alphas[0] = p.log().repeat(4000, 1)  # as many edges as draws
-    search.connected = lambda t, row: True
+    search.topology.tables = (dataclasses.replace(search.topology.tables[0], outputs=(0, 1, 2, 3)),)  # any draw is connected
     pairs = search.draw(0).pair
     # Literal: draw two without replacement, then one of the two by their rescaled probabilities.
     open_, drawn = torch.zeros(5), torch.zeros(5)
@@ -83,10 +84,10 @@ def test_no_draw_is_disconnected() -> None:
         for row in (opened, [ops[0] for ops in mix.active]):
             a, b, c, d, e, f = (op != 0 for op in row)
             assert d or (e and a) or (f and (b or (a and c)))
-            assert search.connected(0, row)
-    assert not search.connected(0, [3, 3, 3, 0, 0, 0])
-    assert not search.connected(0, [0, 0, 3, 0, 3, 3])
-    assert search.connected(0, [3, 0, 3, 0, 0, 3])
+            assert search.topology.tables[0].connected(row)
+    assert not search.topology.tables[0].connected([3, 3, 3, 0, 0, 0])
+    assert not search.topology.tables[0].connected([0, 0, 3, 0, 3, 3])
+    assert search.topology.tables[0].connected([3, 0, 3, 0, 0, 3])
 
 
 def test_weights_are_trained_on_one_path() -> None:
