@@ -66,6 +66,7 @@ class RSPS(SupernetOptimizer):
         ValueError: a hyper-parameter is out of range.
     """
 
+    own_recipe: ClassVar[Mapping[str, Any]] = {"epochs": 40}  # of a single path each: as long as 10 of a mixture
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"epochs": 250, "learning_rate": 0.025, "per_cell": True, "judged": 512},
         "spos": {"finish": "evolution"},
@@ -79,8 +80,8 @@ class RSPS(SupernetOptimizer):
         per_cell: bool = False,
         finish: Literal["random", "evolution"] = "random",
         candidates: int = 100,
-        quick: int = 10,
-        judged: int | None = None,
+        quick: int = 5,
+        judged: int | None = 400,
         recalibrate: int = 256,
         population: int = 50,
         generations: int = 20,

@@ -35,7 +35,7 @@ class Recipe:
         precision: float32, or mixed with bfloat16 or float16 (scaled losses).
     """
 
-    epochs: int = 25
+    epochs: int = 15
     warm_up: int = 0
     batch_size: int = 64
     learning_rate: float = 0.1

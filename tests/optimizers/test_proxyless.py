@@ -58,7 +58,9 @@ def test_draws_follow_the_probabilities() -> None:
     search = _begun()
     p = torch.tensor([0.05, 0.5, 0.2, 0.15, 0.1])
     search.alphas[0] = p.log().repeat(4000, 1)  # as many edges as draws
-    search.topology.tables = (dataclasses.replace(search.topology.tables[0], outputs=(0, 1, 2, 3)),)  # any draw is connected
+    search.topology.tables = (
+        dataclasses.replace(search.topology.tables[0], outputs=(0, 1, 2, 3)),
+    )  # any draw is connected
     pairs = search.draw(0).pair
     # Literal: draw two without replacement, then one of the two by their rescaled probabilities.
     open_, drawn = torch.zeros(5), torch.zeros(5)

@@ -8,6 +8,7 @@ from tiny_supernets import tiny_task
 
 import nasharness as nh
 from nasharness.benchmarks.spaces.darts import DARTSSpace
+from nasharness.benchmarks.spaces.nasbench201 import NASBench201Space
 from nasharness.benchmarks.spaces.nats_size import NATSSizeSpace
 from nasharness.harness.registry import entry_points, optimizer_spec
 from nasharness.harness.testing import CHECKS, check_other_process
@@ -29,7 +30,15 @@ def test_the_same_search_in_another_process(name):
     check_other_process(optimizer_spec(name))
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "darts" in (optimizer_spec(n).factory.spaces or ())])
+@pytest.mark.parametrize(
+    "name",
+    [
+        # 224 architecture parameters, and a pass through the graph of the gradient for each
+        pytest.param(name, marks=pytest.mark.slow if name == "robust_darts" else ())
+        for name in NAMES
+        if "darts" in (optimizer_spec(name).factory.spaces or ())
+    ],
+)
 def test_the_darts_space(name):
     """Two epochs, and what comes after the last one, on the two cells of the DARTS space."""
     space = DARTSSpace()
@@ -54,9 +63,7 @@ def test_a_space_without_a_supernet_is_refused(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_images_it_says_what_to_do(name):
-    optimizer = optimizer_spec(name).make(
-        optimizer_spec("darts").factory.spaces and nh.load("digits201").space, np.random.default_rng(0)
-    )
+    optimizer = optimizer_spec(name).make(NASBench201Space(), np.random.default_rng(0))
     with pytest.raises(ValueError, match="images"):
         optimizer.ask()
 
