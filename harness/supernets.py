@@ -402,7 +402,7 @@ class _Table:
         final = self.benchmark.final(tuple(arch))
         found = {"test_accuracy": float(final.test_accuracy), "validation_accuracy": float(final.val_accuracy)}
         value = found[f"{self.split}_accuracy"]
-        below, up_to = (np.searchsorted(self._sorted, value, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
+        below, up_to = (np.searchsorted(self._sorted, value, side=side) for side in ("left", "right"))
         share = math.nan if math.isnan(value) else float(below + up_to) / 2 / len(self._sorted)
         return {**found, "better_than_random": share}
 

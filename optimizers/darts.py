@@ -75,7 +75,7 @@ class DARTS(DifferentiableOptimizer):
             for w, g in zip(weights, gradients, strict=True):
                 buffer = self.weight_optimizer.state.get(w, {}).get("momentum_buffer")
                 step = decay * w if g is None else g + decay * w
-                w -= rate * (step if buffer is None else step + momentum * buffer)
+                w.sub_(rate * (step if buffer is None else step + momentum * buffer))
         found = torch.autograd.grad(self.loss(held_out, self.mixes()), [*self.alphas, *weights], allow_unused=True)
         direct, vector = found[: len(self.alphas)], found[len(self.alphas) :]
         vector = tuple(torch.zeros_like(w) if v is None else v for v, w in zip(vector, weights, strict=True))

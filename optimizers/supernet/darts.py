@@ -166,7 +166,8 @@ class SearchCell(nn.Module):
         """A convolution, or a factorised reduction, of what was rectified already, multiplied by a factor."""
         if isinstance(operation, FactorizedReduce):
             halves = (operation.conv_1(rectified), operation.conv_2(rectified[:, :, 1:, 1:]))
-            value, norm = torch.cat(halves, dim=1), operation.bn
+            value = torch.cat(halves, dim=1)
+            norm: nn.Module = operation.bn
         else:
             *parts, norm = list(cast(SepConv | DilConv, operation).op)[1:]
             value = rectified

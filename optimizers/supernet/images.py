@@ -131,7 +131,7 @@ class SupernetImages:
     def batches(self, part: Part) -> Iterator[Batch]:
         """The part once in random order, in batches; augmented, and with the pretext's targets."""
         images, labels = self.part(part)
-        for chosen in torch.randperm(len(labels), generator=self.generator).split(self.batch_size):
+        for chosen in torch.split(torch.randperm(len(labels), generator=self.generator), self.batch_size):
             yield self.prepare(images[chosen.to(self.device)], labels[chosen.to(self.device)])
 
     def endless(self, part: Part) -> Iterator[Batch]:
@@ -154,7 +154,7 @@ class SupernetImages:
         try:
             return [
                 self.prepare(x, y, augment=False)
-                for x, y in zip(images[:n].split(256), labels[:n].split(256), strict=True)
+                for x, y in zip(torch.split(images[:n], 256), torch.split(labels[:n], 256), strict=True)
             ]
         finally:
             self.generator = generator

@@ -268,7 +268,7 @@ class _Spread(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         plan: tuple[_Target, ...],
         x: Tensor,
@@ -308,7 +308,7 @@ class _Spread(torch.autograd.Function):
         return tuple(totals)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
         plan: tuple[_Target, ...] = ctx.plan
         x, pooled, skip, pool = ctx.saved_tensors
         gradients = tuple(g.contiguous(memory_format=torch.channels_last) for g in gradients)
@@ -381,7 +381,7 @@ class _Box(torch.autograd.Function):
     """The sum over 3 x 3 pixels. Its matrix is symmetric, so that the backward pass is the same sum of the gradient."""
 
     @staticmethod
-    def forward(_: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(_: Any, x: Tensor) -> Tensor:
         channels = x.shape[1]
         return functional.conv2d(x, _ones(channels, x.dtype, x.device), padding=1, groups=channels)
 

@@ -162,7 +162,9 @@ class SupernetOptimizer(Optimizer):
 
     def build(self, **options: Any) -> Supernet:
         """The supernet of the recipe's size on its device, with weights from the run's generator."""
-        return self.initialised(lambda: build_supernet(self.space, self.settings, affine=self.recipe.affine, **options))
+        options = {"affine": self.recipe.affine, **options}
+        made: Supernet = self.initialised(lambda: build_supernet(self.space, self.settings, **options))
+        return made
 
     @property
     def settings(self) -> dict[str, Any]:
