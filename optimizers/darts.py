@@ -62,7 +62,7 @@ class DARTS(DifferentiableOptimizer):
             return
         for alpha, gradient in zip(self.alphas, self.unrolled_gradient(batch, held_out), strict=True):
             alpha.grad = gradient
-        self.alpha_optimizer.step()
+        self.step_architecture()
 
     def unrolled_gradient(self, batch: Batch, held_out: Batch) -> list[Tensor]:
         """Gradient of the held-out loss by the architecture parameters after one virtual step (equations 7 and 8)."""
@@ -87,8 +87,11 @@ class DARTS(DifferentiableOptimizer):
             with torch.no_grad():
                 for w, start, v in zip(weights, before, vector, strict=True):
                     w.copy_(start + sign * radius * v)
-            sides.append(torch.autograd.grad(self.loss(batch, self.mixes()), self.alphas))
+            sides.append(torch.autograd.grad(self.loss(batch, self.mixes()), self.alphas, allow_unused=True))
         with torch.no_grad():
             for w, start in zip(weights, before, strict=True):
                 w.copy_(start)
-        return [d - rate * (plus - minus) / (2 * radius) for d, plus, minus in zip(direct, *sides, strict=True)]
+        return [
+            torch.zeros_like(alpha) if d is None else d - rate * (plus - minus) / (2 * radius)
+            for alpha, d, plus, minus in zip(self.alphas, direct, *sides, strict=True)
+        ]  # a supernet of few cells may have none of a kind

@@ -201,7 +201,7 @@ class ProxylessNAS(DifferentiableOptimizer):
         old = [torch.logsumexp(two.detach(), dim=1, keepdim=True) for two in chosen]
         for alpha, gradient in zip(self.alphas, torch.autograd.grad(total, self.alphas), strict=True):
             alpha.grad = gradient
-        self.alpha_optimizer.step()
+        self.step_architecture()
         with torch.no_grad():
             for alpha, start, pair, sum_before in zip(self.alphas, before, pairs, old, strict=True):
                 updated = alpha.gather(1, pair)

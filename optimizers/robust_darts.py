@@ -18,6 +18,7 @@ Where this file differs from the paper and its code (automl/RobustDARTS):
     * The weight decay of DARTS-ADA grows while it stays within `max_weight_decay`; the code compares rounded logarithms.
     * A search with "adaptive" keeps the states of the last epochs to go back to, in memory and in its checkpoints. The random
       draws are not taken back, as in the code, and the epochs that are made again are further entries of the log.
+    * It never goes back further than to the epoch of an earlier return, which the code, with all states on disk, can.
     * Scheduled drop path and cutout (R-DARTS by augmentation), and the reduced spaces S1 to S4, are left out.
 """
 
@@ -183,7 +184,7 @@ class RobustDARTS(DARTS):
         elif self.variant == "adaptive":
             decay = self.recipe.weight_decay * self.decay_factor
             if 0.0 < decay <= self.max_weight_decay * (1.0 + 1e-9):
-                self._return(back_to, decay)
+                self._return(max(back_to, min(self._states)), decay)
 
     def _remember(self) -> None:
         """Keep the state of this epoch, and drop those that no return can reach any more."""

@@ -68,7 +68,7 @@ class RSPS(SupernetOptimizer):
 
     own_recipe: ClassVar[Mapping[str, Any]] = {"epochs": 40}  # of a single path each: as long as 10 of a mixture
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "paper": {"epochs": 250, "learning_rate": 0.025, "per_cell": True, "judged": 512},
+        "paper": {"epochs": 250, "learning_rate": 0.025, "per_cell": True, "judged": 512, "quick": 100},
         "spos": {"finish": "evolution"},
     }
 

@@ -125,7 +125,7 @@ class SNAS(DifferentiableOptimizer):
         for parameter in parameters:
             if parameter.grad is not None and scale != 1.0:
                 parameter.grad /= scale
-        self.alpha_optimizer.step()
+        self.step_architecture()
 
     def resources(self, mixes: list[Mix]) -> Tensor:
         """Mean relative multiply-adds of the edges of a draw, from 0 to 1."""

@@ -443,7 +443,13 @@ class DifferentiableOptimizer(SupernetOptimizer):
         scale = self.scaler.get_scale() if self.scaler.is_enabled() else 1.0
         for parameter, grad in zip(parameters, grads, strict=True):
             parameter.grad = torch.zeros_like(parameter) if grad is None else grad / scale
-        self.alpha_optimizer.step()
+        self.step_architecture()
+
+    def step_architecture(self) -> None:
+        """One step of the architecture parameters by their gradients; none if a scaled loss overflowed (float16)."""
+        gradients = [p.grad for p in self.architecture_parameters() if p.grad is not None]
+        if not self.scaler.is_enabled() or all(bool(torch.isfinite(g).all()) for g in gradients):
+            self.alpha_optimizer.step()
 
     def weight_step(self, batch: Batch) -> None:
         with torch.no_grad():

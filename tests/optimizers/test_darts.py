@@ -6,11 +6,12 @@ import io
 
 import pytest
 import torch
-from tiny_supernets import make
+from tiny_supernets import make, tiny_task
 from torch.func import functional_call
 from torch.nn import functional
 
 import nasharness as nh
+from nasharness.benchmarks.spaces.darts import DARTSSpace
 from nasharness.optimizers.darts import DARTS
 from nasharness.optimizers.supernet.mix import soft
 
@@ -109,3 +110,10 @@ def test_a_resumed_search_ends_the_same(order):
     )
     with pytest.raises(nh.SearchFinished):
         second.ask()
+
+
+def test_second_order_without_cells_of_one_kind():
+    """Two cells are both reduction cells: the held-out loss does not depend on the table of normal ones."""
+    task = tiny_task(4, 8, darts=True)
+    search = make(DARTS, space=DARTSSpace(), task=task, cells=2, channels=4, order=2, epochs=1)
+    assert search.space.is_valid(search.ask().arch)

@@ -192,3 +192,10 @@ def test_searches_repeat_and_differ_by_seed() -> None:
     other.ask()
     assert not torch.equal(again.alphas[0], other.alphas[0])
     assert all(NASBench201Space().is_valid(arch) for arch in archs)
+
+
+def test_the_published_recipe_has_plain_momentum() -> None:
+    search = make(DARTSPT, **DARTSPT.presets["paper"])
+    search.prepare()
+    group = search.weight_optimizer.param_groups[0]
+    assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, False, 3e-4)

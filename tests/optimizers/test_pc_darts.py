@@ -8,6 +8,7 @@ import torch
 from tiny_supernets import make
 
 from nasharness.optimizers.pc_darts import PCDARTS
+from nasharness.optimizers.supernet.memory import saved_bytes
 
 
 def test_edges_into_a_node_share_one_softmax() -> None:
@@ -59,3 +60,14 @@ def test_bad_partial(partial: Any) -> None:
 def test_partial_has_to_divide_the_channels() -> None:
     with pytest.raises(ValueError, match="does not divide"):
         make(PCDARTS, partial=3).prepare()
+
+
+def test_a_quarter_of_the_channels_takes_less_than_half_of_the_memory() -> None:
+    """What a step keeps for its backward pass: the operations' share falls to a quarter, what goes past them stays."""
+    kept = {}
+    for partial in (1, 4):
+        search = make(PCDARTS, partial=partial, channels=16, warm_up=0)
+        search.prepare()
+        batch = next(search.images.batches("weights"))
+        kept[partial] = saved_bytes(lambda s=search, b=batch: s.loss(b, s.mixes()), parameters=search.supernet)
+    assert kept[4] < 0.5 * kept[1]

@@ -167,3 +167,15 @@ def test_the_eigenvalue_is_that_of_the_supernet():
 def test_bad_hyper_parameters(given, message):
     with pytest.raises(ValueError, match=message):
         make(RobustDARTS, **given)
+
+
+def test_a_second_return_goes_no_further_back_than_the_first(monkeypatch):
+    """Epochs counted from 0: sharp after 5, so back to 2; sharp after 3, which would be back to 0."""
+    _scripted(monkeypatch, [1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    given = {**_QUICK, "delta": 3, "epochs": 8}
+    search = make(RobustDARTS, **given, variant="adaptive", weight_decay=1e-3, max_weight_decay=1e-2)
+    with pytest.raises(nh.SearchFinished):
+        while True:
+            search.ask()
+    assert search.recipe.weight_decay == pytest.approx(9e-3)
+    assert [entry["epoch"] for entry in search.log] == [1, 2, 3, 4, 5, 6, 4, 4, 5, 6, 7, 8]

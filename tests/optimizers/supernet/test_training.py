@@ -13,6 +13,8 @@ from tiny_supernets import make, tiny_task
 from nasharness.benchmarks.spaces.nasbench201 import NASBench201Space
 from nasharness.benchmarks.spaces.nats_size import NATSSizeSpace
 from nasharness.optimizers.darts import DARTS
+from nasharness.optimizers.proxyless import ProxylessNAS
+from nasharness.optimizers.snas import SNAS
 from nasharness.optimizers.supernet.training import DifferentiableOptimizer
 
 
@@ -96,3 +98,15 @@ def test_removed_operations_are_not_proposed():
     search.removed[0] = [{1, 0} for _ in range(6)]
     assert not {0, 1} & set(search.propose())
     assert search.active(0) == ((2, 3, 4),) * 6
+
+
+@pytest.mark.parametrize("method", [DARTS, SNAS, ProxylessNAS])
+def test_an_overflow_in_half_precision_leaves_the_architecture_parameters_alone(method):
+    search = make(method, precision="float16")
+    search.prepare()
+    search.scaler = search.keep("scaler", torch.amp.GradScaler("cpu", init_scale=2.0**60))
+    before = search.alphas[0].detach().clone()
+    batch, held_out = search.images.fixed("weights", 16)[0], search.images.fixed("architecture", 16)[0]
+    search.step(batch, held_out)
+    assert torch.equal(search.alphas[0], before)
+    assert search.scaler.get_scale() < 2.0**60
