@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..benchmarks.spaces.base import SearchSpace
+from .checkpoint import Checkpoint, remove_checkpoint
 from .registry import OptimizerSpec, load, optimizer_spec
 from .run import generators, supernet_task
 from .scorer import ScoreError
@@ -55,8 +56,6 @@ RUN_VERSION = 1
 """Raise it when the files of finished runs cannot be read any more, or would be different now."""
 RECALIBRATION_IMAGES = 512
 """Training images by which the statistics of one architecture are estimated."""
-SAVE_SECONDS = 20.0
-"""A run is saved this often at most."""
 
 _BLOCK = 25  # architectures that count as one unit of progress
 _LISTED = 1_000_000  # architectures of the largest space that is listed
@@ -437,6 +436,7 @@ class _Job:
                 benchmark.id,
                 benchmark.info.sha256,
                 task.images.describe(),
+                sorted(task.settings.items()),
                 hashlib.sha256(np.ascontiguousarray(archs).tobytes()).hexdigest(),
             ],
             default=str,
@@ -444,7 +444,7 @@ class _Job:
         slug = re.sub(r"\W+", "-", spec.label).strip("-")[:60]
         name = f"{slug}-{repetition}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
         self.path = None if folder is None else folder / f"{name}.npz"
-        self.checkpoint = None if folder is None else folder / f"{name}.checkpoint"
+        self.checkpoint = None if folder is None else Checkpoint(folder / f"{name}.pt", {"run": key})
 
     def check(self) -> int:
         """Make the method once, so that what it refuses is said before hours of work; returns the units of the run."""
@@ -479,7 +479,6 @@ class _Job:
         _reset_peak(optimizer.recipe.device)
         with _threads(optimizer):
             optimizer.prepare()
-        self._saved = time.monotonic()
         while True:
             epoch = len(record.epochs)
             if epoch in self.points:
@@ -498,9 +497,10 @@ class _Job:
         if not record.epochs:
             raise SupernetError(f"{self.spec.label} ended without a single epoch")
         finished = record.finished(self.spec.label, self.repetition, optimizer, self.points)
-        if self.path is not None and self.checkpoint is not None:
+        if self.path is not None:
             finished.save(self.path)
-            self.checkpoint.unlink(missing_ok=True)
+        if self.checkpoint is not None:
+            remove_checkpoint(self.checkpoint.path)
         return finished
 
     def _units(self, record: _Record) -> int:
@@ -516,39 +516,37 @@ class _Job:
             return
         held_out = optimizer.images.fixed("architecture")
         training = optimizer.images.fixed("weights", RECALIBRATION_IMAGES)
-        with _threads(optimizer), undisturbed(optimizer):
-            if math.isnan(record.eigenvalues[point]):
+        if math.isnan(record.eigenvalues[point]):
+            with _threads(optimizer), undisturbed(optimizer):
                 record.eigenvalues[point] = _eigenvalue(optimizer, held_out[0])
-            for i in np.flatnonzero(np.isnan(rows["recalibrated"])).tolist():
-                arch = tuple(self.archs[i].tolist())
-                rows["batch"][i] = optimizer.inherited(arch, held_out)
-                rows["recalibrated"][i] = optimizer.inherited(arch, held_out, recalibrate=training)
-                if i % _BLOCK == _BLOCK - 1:
-                    progress(self._units(record))
-        self._save(optimizer, record)
+        left = np.flatnonzero(np.isnan(rows["recalibrated"])).tolist()
+        for start in range(0, len(left), _BLOCK):
+            with _threads(optimizer), undisturbed(optimizer):
+                for i in left[start : start + _BLOCK]:
+                    arch = tuple(self.archs[i].tolist())
+                    rows["batch"][i] = optimizer.inherited(arch, held_out)
+                    rows["recalibrated"][i] = optimizer.inherited(arch, held_out, recalibrate=training)
+            self._save(optimizer, record)
+            progress(self._units(record))
 
     def _save(self, optimizer: SupernetOptimizer, record: _Record) -> None:
-        """A checkpoint, if the last one is some time ago."""
-        import torch
-
-        if self.checkpoint is None or time.monotonic() - self._saved < SAVE_SECONDS:
-            return
-        with _moved(self.checkpoint) as temporary:
-            torch.save({"optimizer": optimizer.state_dict(), "record": record.state_dict()}, temporary)
-        self._saved = time.monotonic()
+        """A checkpoint, if the last one is some time ago; the run is worth more than one that cannot be written."""
+        if self.checkpoint is not None and self.checkpoint.due:
+            try:
+                self.checkpoint.write({"optimizer": optimizer.state_dict(), "record": record.state_dict()})
+            except OSError:
+                self.checkpoint = None
 
     def _load(self, optimizer: SupernetOptimizer, record: _Record) -> None:
-        import torch
-
-        if self.checkpoint is None or not self.checkpoint.is_file():
+        state = None if self.checkpoint is None else self.checkpoint.read()
+        if self.checkpoint is None or state is None:
             return
-        state = torch.load(self.checkpoint, weights_only=True, map_location=None)
         try:
             with _threads(optimizer):
                 optimizer.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
             raise SupernetError(
-                f"{self.checkpoint} cannot be gone on with ({error}): delete it to start afresh"
+                f"{self.checkpoint.path} cannot be gone on with ({error}): delete it to start afresh"
             ) from error
         record.load_state_dict(state["record"])
 

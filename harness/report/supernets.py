@@ -312,7 +312,9 @@ def _verdicts(row: SupernetRow, summary: SupernetSummary) -> list[str]:
     best = max((row.tau_batch, row.tau_recalibrated), key=lambda e: -math.inf if math.isnan(e.value) else e.value)
     said = []
     if math.isnan(best.value):
-        said.append(f"{row.method}: the rank correlation is not defined, all inherited accuracies are equal.")
+        said.append(
+            f"{row.method}: the rank correlation is not defined: in some run all inherited accuracies are equal."
+        )
     elif not best.has_interval:
         said.append(f"{row.method}: tau is {best.value:.2f}, from too few architectures for an interval.")
     elif best.low > 0:

@@ -148,13 +148,17 @@ class SupernetImages:
         return Batch(images.contiguous(memory_format=torch.channels_last), labels)
 
     def fixed(self, part: Part, n: int | None = None) -> list[Batch]:
-        """The first n images of a part (None: all) for evaluation: not augmented, the same at every call, in batches."""
-        images, labels = self.part(part)
+        """The first n images of a part (None: all) for evaluation: not augmented, the same at every call.
+
+        In batches of about one size, up to 256: where each is normalised by itself, a small rest would be noisy.
+        """
+        images, labels = (of_part[:n] for of_part in self.part(part))
+        parts = -(-len(labels) // 256)
         generator, self.generator = self.generator, torch.Generator().manual_seed(_SPLIT_SEED)
         try:
             return [
                 self.prepare(x, y, augment=False)
-                for x, y in zip(torch.split(images[:n], 256), torch.split(labels[:n], 256), strict=True)
+                for x, y in zip(torch.tensor_split(images, parts), torch.tensor_split(labels, parts), strict=True)
             ]
         finally:
             self.generator = generator

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import nasharness as nh
 from nasharness.benchmarks.datasets import TaskImages
 from nasharness.benchmarks.spaces.base import Architecture
+from nasharness.harness import checkpoint
 from nasharness.harness import supernets as module
 from nasharness.harness.report.supernets import pooled_tau
 from nasharness.harness.supernets import SupernetError, SupernetRun, SupernetStudy, evaluation_points
@@ -152,7 +153,7 @@ class _Stop(KeyboardInterrupt):
 def test_an_interrupted_run_goes_on_bit_for_bit(
     tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    monkeypatch.setattr(module, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "EVERY_SECONDS", 0.0)
     whole = study_of(tiny, [Noisy])
 
     def interrupt(done: int, total: int) -> None:
@@ -162,7 +163,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     with pytest.raises(_Stop):
         study_of(tiny, [Noisy], out=tmp_path, progress=interrupt)
     (kept,) = (tmp_path / "runs").iterdir()
-    assert kept.suffix == ".checkpoint"
+    assert kept.suffix == ".pt"
     same(study_of(tiny, [Noisy], out=tmp_path).runs[0], whole.runs[0])
     (kept,) = (tmp_path / "runs").iterdir()
     assert kept.suffix == ".npz"
