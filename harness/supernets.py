@@ -22,7 +22,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -477,7 +477,7 @@ class _Job:
         if not record.epochs and math.isnan(record.saved_bytes):
             record.saved_bytes = _saved_bytes(self._make())
         _reset_peak(optimizer.recipe.device)
-        with _threads(optimizer):
+        with optimizer.computing():
             optimizer.prepare()
         while True:
             epoch = len(record.epochs)
@@ -489,7 +489,7 @@ class _Job:
             except SearchFinished:
                 break
             seconds = time.perf_counter() - started
-            with _threads(optimizer), undisturbed(optimizer):
+            with optimizer.computing(), undisturbed(optimizer):
                 record.add(optimizer, proposal.arch, seconds, self.table)
             record.peak_bytes = np.fmax(record.peak_bytes, _peak_bytes(optimizer.recipe.device))
             self._save(optimizer, record)
@@ -517,11 +517,11 @@ class _Job:
         held_out = optimizer.images.fixed("architecture")
         training = optimizer.images.fixed("weights", RECALIBRATION_IMAGES)
         if math.isnan(record.eigenvalues[point]):
-            with _threads(optimizer), undisturbed(optimizer):
+            with optimizer.computing(), undisturbed(optimizer):
                 record.eigenvalues[point] = _eigenvalue(optimizer, held_out[0])
         left = np.flatnonzero(np.isnan(rows["recalibrated"])).tolist()
         for start in range(0, len(left), _BLOCK):
-            with _threads(optimizer), undisturbed(optimizer):
+            with optimizer.computing(), undisturbed(optimizer):
                 for i in left[start : start + _BLOCK]:
                     arch = tuple(self.archs[i].tolist())
                     rows["batch"][i] = optimizer.inherited(arch, held_out)
@@ -542,7 +542,7 @@ class _Job:
         if self.checkpoint is None or state is None:
             return
         try:
-            with _threads(optimizer):
+            with optimizer.computing():
                 optimizer.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
             raise SupernetError(
@@ -661,12 +661,6 @@ def undisturbed(optimizer: SupernetOptimizer) -> Iterator[None]:
         optimizer.generator.set_state(state)
 
 
-def _threads(optimizer: SupernetOptimizer) -> AbstractContextManager[Any]:
-    from ..benchmarks.workers import one_torch_thread
-
-    return one_torch_thread() if optimizer.recipe.device == "cpu" else nullcontext()
-
-
 def _eigenvalue(optimizer: SupernetOptimizer, batch: Batch) -> float:
     """The dominant eigenvalue by the architecture parameters; NaN for a method without them or with one path at a time."""
     from ..optimizers.supernet.training import DifferentiableOptimizer
@@ -691,7 +685,7 @@ def _saved_bytes(optimizer: SupernetOptimizer) -> float:
     from ..optimizers.supernet.memory import saved_bytes
 
     found = [math.nan]
-    with _threads(optimizer):
+    with optimizer.computing():
         optimizer.prepare()
         plain = optimizer.loss
 

@@ -25,7 +25,7 @@ from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..harness.core import Proposal, Trial
 
 if TYPE_CHECKING:
-    from ..benchmarks.datasets import ImageSource
+    from ..benchmarks.images import Images, SplitName
 
 
 class SearchFinished(Exception):
@@ -59,6 +59,29 @@ class Scorer(Protocol):
         """
 
 
+class LabelledImages(Protocol):
+    """What supernets need to know of images; `benchmarks.datasets.ImageSource` has it.
+
+    Attributes:
+        num_classes: number of classes.
+        shape: channels, height and width of an image.
+        splits: the splits that there are.
+    """
+
+    num_classes: int
+    shape: tuple[int, int, int]
+    splits: tuple[SplitName, ...]
+
+    def split(self, name: SplitName, /) -> Images:
+        """The images of a split."""
+
+    def epoch(self, seed: int, epoch: int, /) -> Images:
+        """The training images of one epoch; without variation those of the training split."""
+
+    def describe(self) -> str:
+        """One line: what the images are, and how many."""
+
+
 @dataclass(frozen=True)
 class SupernetTask:
     """What a supernet is trained on. The harness hands one to every optimizer that takes a `task`.
@@ -68,7 +91,7 @@ class SupernetTask:
         settings: what the benchmark's own networks are built with, such as their channels.
     """
 
-    images: ImageSource
+    images: LabelledImages
     settings: Mapping[str, Any]
 
 

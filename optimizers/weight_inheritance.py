@@ -136,7 +136,6 @@ class WeightInheritance(SupernetOptimizer):
             )
         if self.space.name not in self.spaces:
             raise ValueError(f"{name} searches {' and '.join(self.spaces)}, not {self.space.name}")
-        torch.set_flush_denormal(True)
         recipe = self.recipe
         self.images = SupernetImages(
             self.task.images,

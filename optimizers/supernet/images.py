@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from ...benchmarks.datasets import ImageSource
+    from ..base import LabelledImages
     from .pretext import Pretext
 
 Part = Literal["weights", "architecture"]
@@ -70,7 +70,7 @@ class SupernetImages:
         generator: shuffles and augments, on the CPU.
         device: where the images lie.
         batch_size: images of a training batch.
-        augmentation: of training images.
+        augmentation: of training images, unless the source varies them by itself.
         pretext: replaces the class labels as the target; None to classify.
         limit: use no more than so many images of either part; None for all.
         seed: of images that the source draws afresh every epoch.
@@ -78,7 +78,7 @@ class SupernetImages:
 
     def __init__(
         self,
-        source: ImageSource,
+        source: LabelledImages,
         generator: torch.Generator,
         *,
         device: str = "cpu",
@@ -106,6 +106,8 @@ class SupernetImages:
         self._weights = self._put(train.images[self._ids], train.labels[self._ids])
         first = source.epoch(seed, 0).images
         self._fresh = first is not train.images and not np.array_equal(first, train.images)
+        if self._fresh:
+            self.augmentation = None
 
     def _put(self, images: np.ndarray, labels: np.ndarray) -> Batch:
         x = torch.tensor(images).to(self.device, memory_format=torch.channels_last)

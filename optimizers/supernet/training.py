@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...benchmarks.spaces.base import Architecture, SearchSpace
-from ...benchmarks.workers import GLOBAL_GENERATOR, one_torch_thread
+from ...benchmarks.workers import GLOBAL_GENERATOR, one_torch_thread, without_denormals
 from ...harness.core import Proposal, Trial
 from ..base import Optimizer, SearchFinished, SupernetTask
 from .images import Augmentation, Batch, SupernetImages
@@ -117,12 +117,18 @@ class SupernetOptimizer(Optimizer):
             SearchFinished: the epochs are over.
             ValueError: there is no task, or no supernet of this space.
         """
-        with one_torch_thread() if self.recipe.device == "cpu" else nullcontext():
+        with self.computing():
             self.prepare()
             if self.epoch >= self.recipe.epochs:
                 raise SearchFinished
             self._train_epoch()
             return Proposal(self.propose())
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """How the search computes, wherever it does: on the CPU in one thread, and without denormal numbers."""
+        with one_torch_thread() if self.recipe.device == "cpu" else nullcontext(), without_denormals():
+            yield
 
     def tell(self, trial: Trial) -> None:
         """Never called: the search learns from its supernet alone."""
@@ -139,7 +145,6 @@ class SupernetOptimizer(Optimizer):
         if self.spaces is not None and self.space.name not in self.spaces:
             raise ValueError(f"{type(self).__name__} searches {' and '.join(self.spaces)}, not {self.space.name}")
         self.topology = topology(self.space)
-        torch.set_flush_denormal(True)
         recipe = self.recipe
         self.images = SupernetImages(
             self.task.images,
@@ -206,11 +211,9 @@ class SupernetOptimizer(Optimizer):
         )
 
     def _augmentation(self) -> Augmentation | None:
-        from ...benchmarks.datasets import BenchmarkImages, TaskImages
-
         assert self.task is not None
         channels, height, _ = self.task.images.shape
-        if not self.recipe.augment or channels != 3 or isinstance(self.task.images, TaskImages | BenchmarkImages):
+        if not self.recipe.augment or channels != 3:
             return None
         return Augmentation(padding=height // 8, flip=True)
 
