@@ -55,7 +55,7 @@ from ..benchmarks.networks.nats_size import NATSSizeNetwork, Projection
 from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..benchmarks.spaces.nasbench201 import CONV1, CONV3, NONE, POOL, SKIP
 from .base import SupernetTask
-from .supernet.images import Batch, SupernetImages
+from .supernet.images import Batch
 from .supernet.training import SupernetOptimizer
 
 
@@ -128,28 +128,7 @@ class WeightInheritance(SupernetOptimizer):
         """Read the images, once; there is no supernet to build."""
         if self._begun:
             return
-        name = type(self).__name__
-        if self.task is None:
-            raise ValueError(
-                f"{name} trains networks: run it on a benchmark that has networks and images, such as digits201, or give"
-                " it images with BENCHMARK(images='PATH')"
-            )
-        if self.space.name not in self.spaces:
-            raise ValueError(f"{name} searches {' and '.join(self.spaces)}, not {self.space.name}")
-        recipe = self.recipe
-        self.images = SupernetImages(
-            self.task.images,
-            self.generator,
-            device=recipe.device,
-            batch_size=recipe.batch_size,
-            augmentation=self._augmentation(),
-            pretext=self._pretext(),
-            limit=recipe.images,
-            seed=int(self.rng.integers(2**31)),
-        )
-        self.scaler = self.keep(
-            "scaler", torch.amp.GradScaler(recipe.device.split(":")[0], enabled=recipe.precision == "float16")
-        )
+        self.open_images()
         self._begun = True
 
     def propose(self) -> Architecture:

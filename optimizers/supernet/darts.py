@@ -34,8 +34,7 @@ from ...benchmarks.networks.nasbench201 import ReLUConvBN
 from ...benchmarks.spaces.base import Architecture, SearchSpace
 from ...benchmarks.spaces.darts import CONCAT, NODES, DARTSSpace
 from .mix import Mix
-from .nasbench201 import channel_shuffle
-from .network import Supernet
+from .network import Supernet, channel_shuffle
 from .norm import PathNorm, replace_norms
 from .topology import Table, topology
 

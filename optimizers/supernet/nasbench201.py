@@ -31,7 +31,7 @@ from ...benchmarks.networks.nasbench201 import NASBench201Network, ReLUConvBN, S
 from ...benchmarks.spaces.base import Architecture, SearchSpace
 from ...benchmarks.spaces.nasbench201 import CONV1, CONV3, EDGES, NONE, POOL, SKIP
 from .mix import Mix
-from .network import Supernet
+from .network import Supernet, channel_shuffle
 from .norm import PathNorm, replace_norms
 from .topology import topology
 
@@ -358,13 +358,6 @@ def _flat(x: Tensor) -> Tensor:
     """All values in the order of the memory, in single precision at least, for sums over a whole batch."""
     x = x.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).reshape(-1)
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """Interleave `groups` equal groups of channels."""
-    n, channels, height, width = x.shape
-    shuffled = x.view(n, groups, channels // groups, height, width).transpose(1, 2)
-    return shuffled.reshape(n, channels, height, width)
 
 
 def _convolution(channels: int, kernel: int, affine: bool) -> ReLUConvBN:

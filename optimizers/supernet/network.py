@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...benchmarks.spaces.base import Architecture, SearchSpace
+from ...benchmarks.spaces.base import Architecture
 from .mix import Mix, path
 from .norm import set_mode
 from .topology import Topology
@@ -74,21 +74,8 @@ class Supernet(nn.Module):
         set_mode(self, "batch")
 
 
-def build_supernet(space: SearchSpace, settings: Mapping[str, Any], **options: Any) -> Supernet:
-    """A freshly initialised supernet (initialised from torch's global generator).
-
-    Args:
-        space: nasbench201 or darts.
-        settings: of the stand-alone networks, as `Benchmark.network_settings` has them.
-        options: of the supernet's class, such as `affine` and `partial`.
-
-    Raises:
-        ValueError: there is no supernet of this space.
-    """
-    if space.name == "darts":
-        from .darts import DARTSSupernet
-
-        return DARTSSupernet(space, settings, **options)
-    from .nasbench201 import NASBench201Supernet
-
-    return NASBench201Supernet(space, settings, **options)
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Interleave `groups` equal groups of channels."""
+    n, channels, height, width = x.shape
+    shuffled = x.view(n, groups, channels // groups, height, width).transpose(1, 2)
+    return shuffled.reshape(n, channels, height, width)

@@ -29,9 +29,10 @@ from ...benchmarks.spaces.base import Architecture, SearchSpace
 from ...benchmarks.workers import GLOBAL_GENERATOR, one_torch_thread, without_denormals
 from ...harness.core import Proposal, Trial
 from ..base import Optimizer, SearchFinished, SupernetTask
+from .factory import build_supernet
 from .images import Augmentation, Batch, SupernetImages
 from .mix import Mix, soft
-from .network import Supernet, build_supernet
+from .network import Supernet
 from .norm import estimated
 from .recipe import PAPER, make_recipe
 from .topology import Topology, topology
@@ -137,14 +138,27 @@ class SupernetOptimizer(Optimizer):
         """Build the supernet and read the images, once."""
         if self._begun:
             return
+        self.open_images()
+        self.topology = topology(self.space)
+        self.supernet = self.keep("supernet", self.build())
+        self.supernet.generator = self.generator
+        self.weight_optimizer = self.keep("weights", self.make_weight_optimizer(self.supernet.parameters()))
+        self.begin()
+        self._begun = True
+
+    def open_images(self) -> None:
+        """Put the images of both parts on the device.
+
+        Raises:
+            ValueError: there is no task, or the method does not search this space.
+        """
         if self.task is None:
             raise ValueError(
-                f"{type(self).__name__} trains a supernet: run it on a benchmark that has networks and images, such as"
+                f"{type(self).__name__} trains networks: run it on a benchmark that has networks and images, such as"
                 " digits201, or give it images with BENCHMARK(images='PATH')"
             )
         if self.spaces is not None and self.space.name not in self.spaces:
             raise ValueError(f"{type(self).__name__} searches {' and '.join(self.spaces)}, not {self.space.name}")
-        self.topology = topology(self.space)
         recipe = self.recipe
         self.images = SupernetImages(
             self.task.images,
@@ -156,14 +170,8 @@ class SupernetOptimizer(Optimizer):
             limit=recipe.images,
             seed=int(self.rng.integers(2**31)),
         )
-        self.supernet = self.keep("supernet", self.build())
-        self.supernet.generator = self.generator
-        self.weight_optimizer = self.keep("weights", self.make_weight_optimizer(self.supernet.parameters()))
-        self.scaler = self.keep(
-            "scaler", torch.amp.GradScaler(recipe.device.split(":")[0], enabled=recipe.precision == "float16")
-        )
-        self.begin()
-        self._begun = True
+        scaled = recipe.precision == "float16"
+        self.scaler = self.keep("scaler", torch.amp.GradScaler(recipe.device.split(":")[0], enabled=scaled))
 
     def build(self, **options: Any) -> Supernet:
         """The supernet of the recipe's size on its device, with weights from the run's generator."""

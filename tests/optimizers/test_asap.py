@@ -10,30 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_supernets import make
+from tiny_supernets import finish, make, same
 
 from nasharness.benchmarks.spaces.nasbench201 import NASBench201Space
 from nasharness.optimizers.asap import ASAP
-from nasharness.optimizers.base import SearchFinished
-
-
-def _run(search: ASAP) -> list[tuple[int, ...]]:
-    found = []
-    while True:
-        try:
-            found.append(search.ask().arch)
-        except SearchFinished:
-            return found
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return set(a) == set(b) and all(_same(a[k], b[k]) for k in a if k != "seconds")
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return bool(a == b)
 
 
 def _tiny(seed: int = 0, **given: Any) -> ASAP:
@@ -98,7 +78,7 @@ def test_temperature_grace_and_half() -> None:
     search = _tiny(temperature=1.6, annealing=0.8, grace_temperature=1.1, epochs=6, drop_half_at=0.5, threshold=0.0)
     search.prepare()
     start = search.alphas[0].detach().clone()
-    _run(search)
+    finish(search)
     assert [entry["temperature"] for entry in search.log] == pytest.approx([1.6 * 0.8**n for n in range(6)])
     assert [entry["operations"] for entry in search.log] == [30, 30, 15, 15, 15, 15]
     assert not torch.equal(start, search.alphas[0])
@@ -114,7 +94,7 @@ def test_temperature_grace_and_half() -> None:
 
 def test_memory_of_a_step_falls_when_half_is_dropped() -> None:
     search = _tiny(threshold=0.0)
-    _run(search)
+    finish(search)
     before, after = search.log[1]["memory_before"], search.log[1]["memory"]
     assert search.log[0]["memory"] == before
     assert 0 < after < before
@@ -150,7 +130,7 @@ def test_removed_operations_stay_removed_and_are_never_proposed() -> None:
 def _whole() -> tuple[list[tuple[int, ...]], dict[str, Any]]:
     """The proposals and the last state of a search that nothing interrupts."""
     search = _tiny()
-    archs = _run(search)
+    archs = finish(search)
     return archs, search.state_dict()
 
 
@@ -165,8 +145,8 @@ def test_resume_is_exact(interrupted: int) -> None:
     file.seek(0)
     resumed = _tiny()
     resumed.load_state_dict(torch.load(file, weights_only=True))
-    assert _run(resumed) == archs[interrupted:]
-    assert _same(resumed.state_dict(), end)
+    assert finish(resumed) == archs[interrupted:]
+    assert same(resumed.state_dict(), end)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +167,6 @@ def test_bad_hyper_parameters_are_refused(given: dict[str, Any], words: str) -> 
 def test_searches_repeat_and_are_valid() -> None:
     archs, end = _whole()
     again = _tiny()
-    assert archs == _run(again)
-    assert _same(again.state_dict(), end)
+    assert archs == finish(again)
+    assert same(again.state_dict(), end)
     assert all(NASBench201Space().is_valid(arch) for arch in archs)

@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_supernets import make, tiny_task
+from tiny_supernets import finish, make, resumed, same, tiny_task
 from torch.nn import functional
 
 from nasharness.benchmarks.spaces.darts import DARTSSpace
 from nasharness.benchmarks.spaces.nasbench201 import NASBench201Space
-from nasharness.optimizers.base import SearchFinished
 from nasharness.optimizers.darts_pt import DARTSPT
 from nasharness.optimizers.supernet.mix import soft
-
-
-def _run(search: DARTSPT) -> list[tuple[int, ...]]:
-    found = []
-    while True:
-        try:
-            found.append(search.ask().arch)
-        except SearchFinished:
-            return found
-
-
-def _resumed(search: DARTSPT, fresh: DARTSPT) -> DARTSPT:
-    file = io.BytesIO()
-    torch.save(search.state_dict(), file)
-    file.seek(0)
-    fresh.load_state_dict(torch.load(file, weights_only=True))
-    return fresh
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return set(a) == set(b) and all(_same(a[k], b[k]) for k in a if k != "seconds")
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return bool(a == b)
 
 
 @pytest.mark.parametrize("criterion", ["accuracy", "loss"])
@@ -96,7 +67,7 @@ def test_rounds_end_with_the_search() -> None:
 def test_one_edge_after_another_is_decided_and_stays() -> None:
     search = make(DARTSPT, epochs=7)
     decided: dict[int, int] = {}
-    for epoch, arch in enumerate(_run(search), start=1):
+    for epoch, arch in enumerate(finish(search), start=1):
         entry = search.log[epoch - 1]
         assert entry["decided"] == max(0, epoch - 1)
         assert all(arch[e] == op for e, op in decided.items())
@@ -120,7 +91,7 @@ def test_fixed_alpha_never_moves() -> None:
     search = make(DARTSPT, epochs=3, fixed_alpha=True)
     search.prepare()
     before = search.alphas[0].detach().clone()
-    _run(search)
+    finish(search)
     assert torch.equal(search.alphas[0], before)
     moving = make(DARTSPT, epochs=3)
     moving.prepare()
@@ -133,7 +104,7 @@ def test_fixed_alpha_never_moves() -> None:
 def _whole() -> tuple[list[tuple[int, ...]], dict[str, Any]]:
     """The proposals and the last state of a search that nothing interrupts."""
     search = make(DARTSPT, epochs=7)
-    archs = _run(search)
+    archs = finish(search)
     return archs, search.state_dict()
 
 
@@ -143,15 +114,14 @@ def test_resume_is_exact(interrupted: int) -> None:
     part = make(DARTSPT, epochs=7)
     for _ in range(interrupted):
         part.ask()
-    resumed = _resumed(part, make(DARTSPT, epochs=7))
-    assert _run(resumed) == archs[interrupted:]
-    assert _same(resumed.state_dict(), end)
+    again = resumed(part, make(DARTSPT, epochs=7))
+    assert finish(again) == archs[interrupted:]
+    assert same(again.state_dict(), end)
 
 
 def test_nodes_of_the_darts_space_keep_the_two_edges_that_are_missed_most(monkeypatch: pytest.MonkeyPatch) -> None:
     space = DARTSSpace()
     search = DARTSPT(space, np.random.default_rng(0), task=tiny_task(darts=True), epochs=20)
-    pytest.importorskip("nasharness.optimizers.supernet.darts")
     search.prepare()
     table = search.topology.tables[0]
     assert len(search.due()) == 14 + 3
@@ -187,8 +157,8 @@ def test_bad_hyper_parameters_are_refused(given: dict[str, Any], words: str) -> 
 def test_searches_repeat_and_differ_by_seed() -> None:
     archs, end = _whole()
     again, other = make(DARTSPT, epochs=7), make(DARTSPT, 1, epochs=7)
-    assert archs == _run(again)
-    assert _same(again.state_dict(), end)
+    assert archs == finish(again)
+    assert same(again.state_dict(), end)
     other.ask()
     assert not torch.equal(again.alphas[0], other.alphas[0])
     assert all(NASBench201Space().is_valid(arch) for arch in archs)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 
 import numpy as np
 import pytest
 import torch
-from tiny_supernets import make
+from tiny_supernets import make, resumed
 
 import nasharness as nh
 from nasharness.optimizers.enas import ENAS, Controller
@@ -161,11 +160,7 @@ def test_a_search_goes_on_where_it_was_interrupted():
         first = make(ENAS, epochs=3, **SMALL)
         for _ in range(stop):
             first.ask()
-        file = io.BytesIO()
-        torch.save(first.state_dict(), file)
-        file.seek(0)
-        second = make(ENAS, epochs=3, **SMALL)
-        second.load_state_dict(torch.load(file, weights_only=True))
+        second = resumed(first, make(ENAS, epochs=3, **SMALL))
         assert finished(second) == archs[stop:]
         assert second.baseline == whole.baseline
         for name in ("supernet", "controller"):

@@ -10,30 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_supernets import make
+from tiny_supernets import finish, make, same
 
 from nasharness.benchmarks.spaces.nasbench201 import NASBench201Space
-from nasharness.optimizers.base import SearchFinished
 from nasharness.optimizers.p_darts import PDARTS
-
-
-def _run(search: PDARTS) -> list[tuple[int, ...]]:
-    found = []
-    while True:
-        try:
-            found.append(search.ask().arch)
-        except SearchFinished:
-            return found
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return set(a) == set(b) and all(_same(a[k], b[k]) for k in a if k != "seconds")
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return bool(a == b)
 
 
 def _tiny(seed: int = 0, **given: Any) -> PDARTS:
@@ -131,7 +111,7 @@ def test_a_skip_connection_stays_where_nothing_else_is_left() -> None:
 def _whole() -> tuple[list[tuple[int, ...]], dict[str, Any]]:
     """The proposals and the last state of a search that nothing interrupts."""
     search = _tiny()
-    archs = _run(search)
+    archs = finish(search)
     return archs, search.state_dict()
 
 
@@ -146,8 +126,8 @@ def test_resume_is_exact(interrupted: int) -> None:
     file.seek(0)
     resumed = _tiny()
     resumed.load_state_dict(torch.load(file, weights_only=True))
-    assert _run(resumed) == archs[interrupted:]
-    assert _same(resumed.state_dict(), end)
+    assert finish(resumed) == archs[interrupted:]
+    assert same(resumed.state_dict(), end)
 
 
 @pytest.mark.parametrize(
@@ -171,12 +151,12 @@ def test_bad_hyper_parameters_are_refused(given: dict[str, Any], words: str) -> 
 def test_searches_repeat_and_are_valid() -> None:
     archs, end = _whole()
     again = _tiny()
-    assert archs == _run(again)
-    assert _same(again.state_dict(), end)
+    assert archs == finish(again)
+    assert same(again.state_dict(), end)
     assert all(NASBench201Space().is_valid(arch) and np.sum(np.array(arch) == 1) <= 2 for arch in archs)
 
 
 def test_fewer_epochs_than_stages() -> None:
     search = _tiny(epochs=2)
-    assert len(_run(search)) == 2
+    assert len(finish(search)) == 2
     assert search.stage == 2

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import math
 
 import numpy as np
 import pytest
 import torch
-from tiny_supernets import make
+from tiny_supernets import make, resumed
 from torch.func import functional_call
 
 import nasharness as nh
@@ -154,11 +153,7 @@ def test_a_search_goes_on_where_it_was_interrupted():
         first = make(SMASH, epochs=3, **SMALL)
         for _ in range(stop):
             first.ask()
-        file = io.BytesIO()
-        torch.save(first.state_dict(), file)
-        file.seek(0)
-        second = make(SMASH, epochs=3, **SMALL)
-        second.load_state_dict(torch.load(file, weights_only=True))
+        second = resumed(first, make(SMASH, epochs=3, **SMALL))
         assert finished(second) == archs[stop:]
         for name in ("supernet", "hypernetwork"):
             for a, b in zip(getattr(second, name).parameters(), getattr(whole, name).parameters(), strict=True):

@@ -15,9 +15,9 @@ import torch
 from torch.nn import functional
 
 from nasharness.benchmarks.spaces.nasbench201 import CONV1, CONV3, NONE, POOL, SKIP, NASBench201Space
+from nasharness.optimizers.supernet.factory import build_supernet
 from nasharness.optimizers.supernet.memory import saved_bytes
 from nasharness.optimizers.supernet.mix import soft
-from nasharness.optimizers.supernet.network import build_supernet
 
 ROUNDS = 5
 OFFICIAL = {"channels": 16, "cells": 5, "side": 32, "n": 16}

@@ -14,8 +14,8 @@ from nasharness.benchmarks.networks.darts import DARTSNetwork
 from nasharness.benchmarks.spaces.darts import DARTSSpace
 from nasharness.optimizers.darts import DARTS
 from nasharness.optimizers.supernet.darts import DARTSSupernet, SearchCell
+from nasharness.optimizers.supernet.factory import build_supernet
 from nasharness.optimizers.supernet.mix import Mix, hard, path, soft
-from nasharness.optimizers.supernet.network import build_supernet
 from nasharness.optimizers.supernet.norm import PathNorm, estimated
 
 SPACE = DARTSSpace()

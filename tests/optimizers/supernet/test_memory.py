@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from nasharness.benchmarks.spaces.nasbench201 import NASBench201Space
+from nasharness.optimizers.supernet.factory import build_supernet
 from nasharness.optimizers.supernet.memory import saved_bytes
 from nasharness.optimizers.supernet.mix import soft
-from nasharness.optimizers.supernet.network import build_supernet
 
 
 @pytest.fixture(autouse=True)

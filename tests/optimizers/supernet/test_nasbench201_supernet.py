@@ -9,9 +9,10 @@ from torch.nn import functional
 
 from nasharness.benchmarks.networks.nasbench201 import NASBench201Network
 from nasharness.benchmarks.spaces.nasbench201 import CONV1, CONV3, EDGES, NONE, POOL, SKIP, NASBench201Space
+from nasharness.optimizers.supernet.factory import build_supernet
 from nasharness.optimizers.supernet.mix import Mix, hard, one_hot, path, soft
-from nasharness.optimizers.supernet.nasbench201 import SearchCell, channel_shuffle
-from nasharness.optimizers.supernet.network import build_supernet
+from nasharness.optimizers.supernet.nasbench201 import SearchCell
+from nasharness.optimizers.supernet.network import channel_shuffle
 from nasharness.optimizers.supernet.norm import PathNorm, estimated
 
 SPACE = NASBench201Space()
