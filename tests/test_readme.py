@@ -177,7 +177,7 @@ def test_supernets_are_compared_with_tabular_strategies(folder):
 def test_the_supernet_report(folder):
     """The command prints the rank correlation with an interval."""
     (command,) = (shlex.split(c) for c in COMMANDS if "nasharness supernet --method rsps" in c)
-    said = type_in(folder, "-m", *command, "--epochs", "3")
+    said = type_in(folder, "-m", *command, "--epochs", "3", "--n", "60", "--seeds", "2")
     assert re.search(r"0\.\d\d\s*\[-?0\.\d\d, -?0\.\d\d\]", said)
 
 
