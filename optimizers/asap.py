@@ -33,6 +33,7 @@ from torch import Tensor
 from ..benchmarks.spaces.base import SearchSpace
 from .base import SupernetTask
 from .supernet.images import Batch
+from .supernet.memory import saved_bytes
 from .supernet.recipe import PAPER
 from .supernet.training import DifferentiableOptimizer
 
@@ -161,19 +162,9 @@ class ASAP(DifferentiableOptimizer):
     def measure(self) -> int:
         """Bytes that a weight step saves for its backward pass, each storage once, on a batch of at most 256 images."""
         batch = self.images.fixed("weights", self.recipe.batch_size)[0]
-        sizes: dict[int, int] = {}
-
-        def pack(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
         with torch.no_grad():
             mixes = self.mixes()
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = self.loss(batch, mixes)  # it holds what was saved, so that no two of them share an address
-        del loss
-        return sum(sizes.values())
+        return saved_bytes(lambda: self.loss(batch, mixes))
 
     # -------------------------------------------------------------------------------------------------------- checkpoints
 

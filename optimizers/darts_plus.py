@@ -29,7 +29,7 @@ from ..benchmarks.spaces.base import SearchSpace
 from ..harness.core import Proposal
 from .base import SearchFinished, SupernetTask
 from .darts import DARTS
-from .supernet.recipe import PAPER
+from .supernet.recipe import PAPER, check_whole
 
 CRITERIA = ("skips", "stable", "either")
 
@@ -70,8 +70,7 @@ class DARTSPlus(DARTS):
         if criterion not in CRITERIA:
             raise ValueError(f"criterion is one of {', '.join(CRITERIA)}, not {criterion!r}")
         for name, value, least in (("skips", skips, 1), ("patience", patience, 1), ("start_epoch", start_epoch, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
+            check_whole(name, value, least)
         self.criterion = criterion
         self.skips = skips
         self.patience = patience

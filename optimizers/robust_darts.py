@@ -38,6 +38,7 @@ from ..harness.core import Proposal
 from .base import SearchFinished, SupernetTask
 from .darts import DARTS
 from .supernet.hessian import architecture_hessian, largest_eigenvalue
+from .supernet.recipe import check_whole
 
 VARIANTS = ("early_stop", "adaptive", "watch")
 _PAPER: Mapping[str, Any] = {
@@ -128,8 +129,7 @@ class RobustDARTS(DARTS):
             ("start_epoch", start_epoch, 0),
             ("hessian_images", hessian_images, 2),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
+            check_whole(name, value, least)
         if not 0.0 < factor < math.inf:
             raise ValueError(f"factor must be a positive number, not {factor!r}")
         if not 1.0 < decay_factor < math.inf:

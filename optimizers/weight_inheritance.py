@@ -56,6 +56,7 @@ from ..benchmarks.spaces.base import Architecture, SearchSpace
 from ..benchmarks.spaces.nasbench201 import CONV1, CONV3, NONE, POOL, SKIP
 from .base import SupernetTask
 from .supernet.images import Batch
+from .supernet.recipe import check_whole
 from .supernet.training import SupernetOptimizer
 
 
@@ -112,8 +113,7 @@ class WeightInheritance(SupernetOptimizer):
             ("sample", sample, 2),
             ("child_epochs", child_epochs, 1),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")
+            check_whole(name, value, least)
         if sample > population:
             raise ValueError(f"sample={sample} is more than the population of {population}")
         if not 0 <= noise < 1:

@@ -60,11 +60,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
-            _whole(name, getattr(self, name), 1)
-        _whole("warm_up", self.warm_up, 0)
+            check_whole(name, getattr(self, name), 1)
+        check_whole("warm_up", self.warm_up, 0)
         for name in ("channels", "cells", "images"):
             if getattr(self, name) is not None:
-                _whole(name, getattr(self, name), 1)
+                check_whole(name, getattr(self, name), 1)
         for name in (
             "learning_rate",
             "min_learning_rate",
@@ -113,6 +113,9 @@ def make_recipe(method: str, own: Mapping[str, Any], given: Mapping[str, Any]) -
     return Recipe(**{**own, **given})
 
 
-def _whole(name: str, value: object, least: int) -> None:
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raises:
+    ValueError: the value is not a whole number from `least`.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number from {least}, not {value!r}")

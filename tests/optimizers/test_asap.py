@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from functools import cache
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_supernets import finish, make, same
+from tiny_supernets import finish, make, resumed, same
 
 from nasharness.benchmarks.spaces.nasbench201 import NASBench201Space
 from nasharness.optimizers.asap import ASAP
@@ -140,13 +139,9 @@ def test_resume_is_exact(interrupted: int) -> None:
     part = _tiny()
     for _ in range(interrupted):
         part.ask()
-    file = io.BytesIO()
-    torch.save(part.state_dict(), file)
-    file.seek(0)
-    resumed = _tiny()
-    resumed.load_state_dict(torch.load(file, weights_only=True))
-    assert finish(resumed) == archs[interrupted:]
-    assert same(resumed.state_dict(), end)
+    again = resumed(part, _tiny())
+    assert finish(again) == archs[interrupted:]
+    assert same(again.state_dict(), end)
 
 
 @pytest.mark.parametrize(

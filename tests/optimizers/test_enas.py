@@ -7,20 +7,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from tiny_supernets import make, resumed
+from tiny_supernets import finish, make, resumed
 
-import nasharness as nh
 from nasharness.optimizers.enas import ENAS, Controller
 
 SMALL = {"units": 4, "controller_steps": 2, "aggregate": 3, "candidates": 4, "quick": 2}
-
-
-def finished(optimizer):
-    found = []
-    with pytest.raises(nh.SearchFinished):
-        while True:
-            found.append(optimizer.ask().arch)
-    return found
 
 
 def controller(cardinalities, seed=0):
@@ -140,7 +131,7 @@ def test_the_weights_alone_are_trained_in_a_warm_up():
     optimizer = make(ENAS, warm_up=2, **SMALL)
     optimizer.prepare()
     before = [p.detach().clone() for p in optimizer.controller.parameters()]
-    finished(optimizer)
+    finish(optimizer)
     assert all(torch.equal(a, b) for a, b in zip(before, optimizer.controller.parameters(), strict=True))
     assert optimizer.baseline is None
 
@@ -155,13 +146,13 @@ def test_a_constrained_space_gets_valid_samples():
 
 def test_a_search_goes_on_where_it_was_interrupted():
     whole = make(ENAS, epochs=3, **SMALL)
-    archs = finished(whole)
+    archs = finish(whole)
     for stop in (1, 2):
         first = make(ENAS, epochs=3, **SMALL)
         for _ in range(stop):
             first.ask()
         second = resumed(first, make(ENAS, epochs=3, **SMALL))
-        assert finished(second) == archs[stop:]
+        assert finish(second) == archs[stop:]
         assert second.baseline == whole.baseline
         for name in ("supernet", "controller"):
             for a, b in zip(getattr(second, name).parameters(), getattr(whole, name).parameters(), strict=True):
@@ -172,8 +163,8 @@ def test_it_is_deterministic_and_proposing_again_changes_nothing():
     one, other = make(ENAS, **SMALL), make(ENAS, **SMALL)
     found = [one.ask().arch]
     assert one.propose() == found[0]
-    found += finished(one)
-    assert found == finished(other)
+    found += finish(one)
+    assert found == finish(other)
     assert all(one.space.is_valid(arch) for arch in found)
     assert set(one.log[-1]) >= {"reward", "policy_entropy"}
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from tiny_supernets import make
+from tiny_supernets import finish, make, resumed
 
-import nasharness as nh
 from nasharness.benchmarks.spaces.nasbench201 import EDGES, NONE
 from nasharness.optimizers.rsps import RSPS, crossed, mutated
 
@@ -19,14 +17,6 @@ SMALL = {"candidates": 4, "quick": 2, "population": 4, "generations": 2, "parent
 
 def weights(optimizer):
     return torch.cat([p.detach().flatten() for p in optimizer.supernet.parameters()])
-
-
-def finished(optimizer):
-    found = []
-    with pytest.raises(nh.SearchFinished):
-        while True:
-            found.append(optimizer.ask().arch)
-    return found
 
 
 def test_a_step_is_sgd_on_the_drawn_architecture():
@@ -66,7 +56,7 @@ def test_per_cell_every_cell_has_a_path_of_its_own_that_reaches_all_nodes():
             for node in (1, 2, 3):
                 assert any(mix.active[e] != (NONE,) for e, (target, _) in enumerate(EDGES) if target == node)
     assert len({mix.active for mix in optimizer.draw()}) > 1
-    assert len(finished(optimizer)) == 2
+    assert len(finish(optimizer)) == 2
 
 
 def test_best_of_takes_the_first_of_the_best():
@@ -116,17 +106,13 @@ def test_children():
 @pytest.mark.parametrize("given", [{}, {"per_cell": True}, {"finish": "evolution", "recalibrate": 16}])
 def test_a_search_goes_on_where_it_was_interrupted(given):
     whole = make(RSPS, epochs=3, **SMALL, **given)
-    archs = finished(whole)
+    archs = finish(whole)
     for stop in (1, 2):
         first = make(RSPS, epochs=3, **SMALL, **given)
         for _ in range(stop):
             first.ask()
-        file = io.BytesIO()
-        torch.save(first.state_dict(), file)
-        file.seek(0)
-        second = make(RSPS, epochs=3, **SMALL, **given)
-        second.load_state_dict(torch.load(file, weights_only=True))
-        assert finished(second) == archs[stop:]
+        second = resumed(first, make(RSPS, epochs=3, **SMALL, **given))
+        assert finish(second) == archs[stop:]
         assert torch.equal(weights(second), weights(whole))
 
 
@@ -134,7 +120,7 @@ def test_it_is_deterministic_and_proposing_again_changes_nothing():
     one, other = make(RSPS, **SMALL), make(RSPS, **SMALL)
     found = [one.ask().arch]
     assert one.propose() == found[0]
-    assert found + finished(one) == finished(other)
+    assert found + finish(one) == finish(other)
     assert torch.equal(weights(one), weights(other))
     assert all(one.space.is_valid(arch) for arch in found)
 

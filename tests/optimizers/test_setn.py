@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from tiny_supernets import make
+from tiny_supernets import finish, make, resumed
 
-import nasharness as nh
 from nasharness.optimizers.setn import SETN
 
 SMALL = {"candidates": 4, "quick": 2}
-
-
-def finished(optimizer):
-    found = []
-    with pytest.raises(nh.SearchFinished):
-        while True:
-            found.append(optimizer.ask().arch)
-    return found
 
 
 def test_a_step_is_the_weights_on_a_path_and_then_adam_on_the_mixture():
@@ -60,7 +50,7 @@ def test_the_weights_do_not_care_about_the_parameters():
     other.prepare()
     with torch.no_grad():
         other.alphas[0][:, 3] += 5.0
-    finished(one), finished(other)
+    finish(one), finish(other)
     for a, b in zip(one.supernet.parameters(), other.supernet.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -102,17 +92,13 @@ def test_samples_follow_the_softmax():
 @pytest.mark.parametrize("draw", ["likeliest", "sampled"])
 def test_a_search_goes_on_where_it_was_interrupted(draw):
     whole = make(SETN, epochs=3, draw=draw, **SMALL)
-    archs = finished(whole)
+    archs = finish(whole)
     for stop in (1, 2):
         first = make(SETN, epochs=3, draw=draw, **SMALL)
         for _ in range(stop):
             first.ask()
-        file = io.BytesIO()
-        torch.save(first.state_dict(), file)
-        file.seek(0)
-        second = make(SETN, epochs=3, draw=draw, **SMALL)
-        second.load_state_dict(torch.load(file, weights_only=True))
-        assert finished(second) == archs[stop:]
+        second = resumed(first, make(SETN, epochs=3, draw=draw, **SMALL))
+        assert finish(second) == archs[stop:]
         assert torch.equal(second.alphas[0], whole.alphas[0])
         for a, b in zip(second.supernet.parameters(), whole.supernet.parameters(), strict=True):
             assert torch.equal(a, b)
@@ -122,8 +108,8 @@ def test_it_is_deterministic_and_proposing_again_changes_nothing():
     one, other = make(SETN, **SMALL), make(SETN, **SMALL)
     found = [one.ask().arch]
     assert one.propose() == found[0]
-    found += finished(one)
-    assert found == finished(other)
+    found += finish(one)
+    assert found == finish(other)
     assert all(one.space.is_valid(arch) for arch in found)
     assert set(one.log[-1]) >= {"alpha_entropy", "skips"}
 

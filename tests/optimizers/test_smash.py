@@ -7,22 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_supernets import make, resumed
+from tiny_supernets import finish, make, resumed
 from torch.func import functional_call
 
-import nasharness as nh
 from nasharness.benchmarks.spaces.nasbench201 import CONV1, CONV3
 from nasharness.optimizers.smash import SMASH, HyperNetwork
 
 SMALL = {"units": 8, "embedding": 3, "piece": 7, "candidates": 3, "perturbed": 1, "chain": 2, "quick": 2}
-
-
-def finished(optimizer):
-    found = []
-    with pytest.raises(nh.SearchFinished):
-        while True:
-            found.append(optimizer.ask().arch)
-    return found
 
 
 def test_the_hypernetwork_is_that_of_its_formula():
@@ -148,13 +139,13 @@ def test_the_supernet_holds_the_weights_of_what_is_proposed():
 
 def test_a_search_goes_on_where_it_was_interrupted():
     whole = make(SMASH, epochs=3, **SMALL)
-    archs = finished(whole)
+    archs = finish(whole)
     for stop in (1, 2):
         first = make(SMASH, epochs=3, **SMALL)
         for _ in range(stop):
             first.ask()
         second = resumed(first, make(SMASH, epochs=3, **SMALL))
-        assert finished(second) == archs[stop:]
+        assert finish(second) == archs[stop:]
         for name in ("supernet", "hypernetwork"):
             for a, b in zip(getattr(second, name).parameters(), getattr(whole, name).parameters(), strict=True):
                 assert torch.equal(a, b)
@@ -164,8 +155,8 @@ def test_it_is_deterministic_and_proposing_again_changes_nothing():
     one, other = make(SMASH, **SMALL), make(SMASH, **SMALL)
     found = [one.ask().arch]
     assert one.propose() == found[0]
-    found += finished(one)
-    assert found == finished(other)
+    found += finish(one)
+    assert found == finish(other)
     assert all(one.space.is_valid(arch) for arch in found)
 
 
